@@ -337,7 +337,8 @@ class Chat(LiveSettings):
         """A conversation with what its last question needs of the turns that a summary replaced."""
         if not self.preset.context.recalls or asked.summary is None:
             return asked
-        return with_dropped(asked, self.fit(asked), self.engine.count, self.sources)
+        window, count = self.fit(asked), self.engine.count
+        return with_dropped(asked, window, count, self.sources, self.memory.meaning)
 
     @property
     def _limit(self) -> int:
@@ -371,7 +372,8 @@ class Chat(LiveSettings):
         """Summarise what does not fit, and again if the summary itself displaces messages."""
         for _ in range(3):
             recalls = self.preset.context.recalls
-            spare = room_for(self.conversation, self._limit, self.engine.count) if recalls else 0
+            asked = (self.conversation, self._limit, self.engine.count, self.memory.meaning)
+            spare = room_for(*asked) if recalls else 0
             window = self.fit(self.conversation, spare)
             if not window.left_out:
                 return
@@ -395,4 +397,4 @@ class Chat(LiveSettings):
         self._stored.save_facts(self._session_facts())
 
     def _session_facts(self) -> SessionFacts:
-        return SessionFacts(self.preset.name, self.opens, self.settings)
+        return SessionFacts(self.preset.name, self.opens, self.stored_settings)

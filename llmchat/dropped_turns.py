@@ -1,7 +1,8 @@
 """Bring back what a summary has replaced: parts of old turns that fit the question go beside it.
 
 They go there for one answer only and are not stored, so that nothing is kept twice. The search is
-by words, in the messages themselves: it needs no index, no model, and nothing to keep up to date.
+in the messages themselves: it needs no index and nothing to keep up to date. It is by words, and
+by meaning where there is an embedder.
 """
 
 import math
@@ -10,8 +11,10 @@ from collections.abc import Callable, Sequence
 from llmchat.conversation import Conversation, FoundPassage, Message
 from llmchat.found_passages import name_of, with_passages
 from llmchat.memory.chunks import chunks, estimated_tokens
+from llmchat.memory.meaning import Meaning
 from llmchat.memory.need import LEAST_SHARED, subject
 from llmchat.memory.readers import Document
+from llmchat.memory.searching import fused
 from llmchat.memory.types import Hit, Passage
 from llmchat.tools.material import without_marks
 from llmchat.tools.sources import Place, Source, Sources
@@ -30,7 +33,11 @@ _REQUEST = "Now answer this message. Use what was said earlier only where it hel
 
 
 def with_dropped(
-    conversation: Conversation, window: Window, count: Callable[[str], int], sources: Sources
+    conversation: Conversation,
+    window: Window,
+    count: Callable[[str], int],
+    sources: Sources,
+    meaning: Meaning | None = None,
 ) -> Conversation:
     """The conversation with what its last question asks for of the turns that its summary replaced.
 
@@ -41,7 +48,8 @@ def with_dropped(
         return conversation
     question = conversation.messages[index]
     room = min(int(window.limit * _PART), window.limit - window.reserve - window.tokens)
-    hits = _fitted(search(conversation.spoken[: summary.covers], question.text), room, count)
+    dropped = conversation.spoken[: summary.covers]
+    hits = _fitted(search(dropped, question.text, meaning), room, count)
     if not hits:
         return conversation
     found = [_numbered(hit, sources) for hit in hits]
@@ -50,12 +58,18 @@ def with_dropped(
     return Conversation(tuple(messages))
 
 
-def room_for(conversation: Conversation, limit: int, count: Callable[[str], int]) -> int:
+def room_for(
+    conversation: Conversation,
+    limit: int,
+    count: Callable[[str], int],
+    meaning: Meaning | None = None,
+) -> int:
     """Tokens of what `with_dropped` would add to a conversation in an empty window of `limit`."""
     index, summary = conversation.question, conversation.summary
     if index < 0 or summary is None:
         return 0
-    hits = search(conversation.spoken[: summary.covers], conversation.messages[index].text)
+    dropped = conversation.spoken[: summary.covers]
+    hits = search(dropped, conversation.messages[index].text, meaning)
     chosen = _fitted(hits, int(limit * _PART), count)
     return _cost(chosen, count) if chosen else 0
 
@@ -66,12 +80,11 @@ def _cost(hits: Sequence[Hit], count: Callable[[str], int]) -> int:
     return sum(map(count, [*texts, _REQUEST])) + _JOINT * (len(texts) + 1)
 
 
-def search(messages: Sequence[Message], question: str) -> list[Hit]:
-    """The parts of messages that share most of what a question is about, best first.
-
-    A word that few parts have counts more, as in BM25.
-    """
+def search(messages: Sequence[Message], question: str, meaning: Meaning | None = None) -> list[Hit]:
+    """The parts of messages that fit a question best, best first."""
     asked = subject(question)
+    if not asked:
+        return []
     parts = [
         (part, words)
         for number, one in enumerate(messages, 1)
@@ -79,13 +92,42 @@ def search(messages: Sequence[Message], question: str) -> list[Hit]:
         # The same question asked before has nothing to tell.
         if (words := subject(part.text)) - asked
     ]
+    by_words = _by_words(parts, asked)
+    if meaning is None:
+        return by_words[:_MOST_PARTS]
+    near, fit = meaning.nearest(question, [part for part, _ in parts])
+    return _both(by_words, near if fit or by_words else [])[:_MOST_PARTS]
+
+
+def _both(by_words: Sequence[Hit], by_meaning: Sequence[Hit]) -> list[Hit]:
+    """Two rankings as one, see `memory.searching.fused`."""
+    if not by_meaning:
+        return list(by_words)
+    found = {_place(hit): hit for hit in (*by_words, *by_meaning)}
+    numbers = {place: number for number, place in enumerate(found)}
+    hits = list(found.values())
+    ranked = fused(
+        [(numbers[_place(hit)], hit.score) for hit in one] for one in (by_words, by_meaning)
+    )
+    return [Hit(hits[number].passage, score) for number, score in ranked]
+
+
+def _place(hit: Hit) -> tuple[str, int]:
+    return hit.passage.heading, hit.passage.start
+
+
+def _by_words(parts: Sequence[tuple[Passage, set[str]]], asked: set[str]) -> list[Hit]:
+    """The parts that share most of what a question is about, best first.
+
+    A word that few parts have counts more, as in BM25.
+    """
     rare = {word: _rarity(word, [words for _, words in parts]) for word in asked}
     hits = [
         Hit(part, sum(rare[word] for word in asked & words) / sum(rare.values()))
         for part, words in parts
         if len(asked & words) >= LEAST_SHARED * len(asked) > 0
     ]
-    return sorted(hits, key=lambda hit: -hit.score)[:_MOST_PARTS]
+    return sorted(hits, key=lambda hit: -hit.score)
 
 
 def _rarity(word: str, subjects: Sequence[set[str]]) -> float:

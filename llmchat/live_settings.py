@@ -1,6 +1,6 @@
 """Settings that can change during a chat: sampling and the context window."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,19 @@ class LiveSettings:
     sampling: Sampling
     settings: dict[str, Any]
     defaults: dict[str, Any]
+    docs: tuple[str, ...] = ()
+    """The indexes that front ends search; stored with the settings."""
+
+    def search_docs(self, names: Sequence[str]) -> None:
+        """Store with the session which indexes are searched."""
+        if self.docs != tuple(names):
+            self.docs = tuple(names)
+            self._settings_changed()
+
+    @property
+    def stored_settings(self) -> dict[str, Any]:
+        """What a session keeps of the settings."""
+        return {**self.settings, **({"docs": list(self.docs)} if self.docs else {})}
 
     def use_preset(self, preset: Preset, sampling: Sampling) -> None:
         """Start from this preset and sampling, without changes."""

@@ -27,12 +27,16 @@ class Advice(Struct, frozen=True):
 class SqliteFile:
     """A connection in autocommit mode that waits for other programs. `path` None is in memory."""
 
-    def __init__(self, path: Path | None, advice: Advice, wait: float):
-        """wait: seconds until a locked file is an error."""
+    def __init__(self, path: Path | None, advice: Advice, wait: float, *, any_thread: bool = False):
+        """wait: seconds until a locked file is an error. any_thread: the caller sees to it that one
+        thread at a time uses the connection."""
         self.path, self.advice, self._wait = path, advice, wait
         with explained(path, advice):
             self.connection = sqlite3.connect(
-                path or ":memory:", timeout=wait, isolation_level=None
+                path or ":memory:",
+                timeout=wait,
+                isolation_level=None,
+                check_same_thread=not any_thread,
             )
 
     def write_ahead(self) -> None:

@@ -2,12 +2,14 @@
 
 from msgspec.structs import replace
 from support.repl import preset
+from support.word_embedders import WordEmbedder
 
 from llmchat.chat import Chat
 from llmchat.conversation import Conversation, Message
 from llmchat.dropped_turns import SOURCE, search, with_dropped
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.history import History
+from llmchat.memory.meaning import Meaning
 from llmchat.presets.types import ContextPolicy
 from llmchat.tools.sources import Sources
 from llmchat.window import Window
@@ -113,6 +115,41 @@ def test_a_full_window_makes_room_for_what_is_recalled() -> None:
         prompt = chat.engine.prompts[-1].text  # type: ignore[attr-defined]
         assert "My dog is called Rex." in prompt
         assert chat.window is not None and chat.window.dropped == 0
+
+
+MEANING = Meaning(lambda: WordEmbedder("all-minilm-l6-v2", 512, groups=["dog hound", "travel fly"]))
+
+
+def test_what_was_said_in_other_words_is_found_by_meaning() -> None:
+    said = [Message("user", "dog Rex"), Message("assistant", "poor hound"), *SAID[2:]]
+    assert search(said, "hound pet") == search(said, "hound pet", Meaning(lambda: None))
+    best = search(said, "hound", MEANING)
+    assert [hit.passage.heading for hit in best] == ["message 2, assistant", "message 1, user"]
+    assert search(said, "quantum physics", MEANING) == []
+
+
+def test_a_text_is_embedded_once() -> None:
+    embedder = WordEmbedder("all-minilm-l6-v2")
+    meaning = Meaning(lambda: embedder)
+    for question in ("my dog", "his sister", "my dog"):
+        search(SAID, question, meaning)
+    assert embedder.embedded == len(SAID)
+
+
+def test_an_embedder_without_a_measured_limit_only_orders_what_words_found() -> None:
+    meaning = Meaning(lambda: WordEmbedder("other", 512, groups=["dog hound"]))
+    assert search(SAID, "hound puppy", meaning) == []
+    found = search(SAID, "the name of my dog Rex", meaning)
+    assert found and found[0].passage.heading in ("message 1, user", "message 2, assistant")
+
+
+def test_a_chat_finds_what_it_dropped_by_meaning() -> None:
+    chat = long_chat(recall=True)
+    chat.memory.meaning = Meaning(
+        lambda: WordEmbedder("all-minilm-l6-v2", 512, groups=["rex. hound puppy's"])
+    )
+    list(chat.send("puppy's hound"))
+    assert "My dog is called Rex." in chat.engine.prompts[-1].text  # type: ignore[attr-defined]
 
 
 def test_the_same_question_asked_before_is_not_an_answer() -> None:

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @options.with_options("tool", "mcp", "allow", "max_rounds", "root", before="json")
 @options.with_options(
-    "docs", "context", "policy", "turns", "recall", "max_tokens", "offline", before="json"
+    "docs",
+    "gitignore",
+    "context",
+    "policy",
+    "turns",
+    "recall",
+    "max_tokens",
+    "offline",
+    before="json",
 )
 @options.with_options("searxng_url", "allow_private", before="json")
 def chat(
@@ -61,7 +69,9 @@ def chat(
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
     from llmchat.commands import one_shot
     from llmchat.memory.facts import Facts
+    from llmchat.memory.meaning import Meaning
     from llmchat.memory.of_chat import ChatMemory
+    from llmchat.models.embedding import embedder_here
     from llmchat.models.open_model import open_in_background
     from llmchat.models.sessions import open_history
     from llmchat.ui.documents import Documents
@@ -104,14 +114,19 @@ def chat(
             opener = ModelOpener(world, given, earlier.id if earlier else None, opens)
             opened = _open(opener, later=question is None, waiting=not (quiet or json))
         talk = _begin(opened, history, earlier, settings, given)
-        talk.tools, talk.memory = tools, ChatMemory(Facts.of(world), settings.options.memory)
+        meaning = Meaning(partial(embedder_here, world))
+        talk.tools = tools
+        talk.memory = ChatMemory(Facts.of(world), settings.options.memory, meaning)
         talk.memory.begin(len(talk.conversation.messages))
+        documents.note = note
+        if earlier and not given.get("docs"):
+            documents.resume(earlier)
+        talk.docs = documents.named
         if not quiet:
             print_notes(tools, world)
         if question:
             if web_settings:
                 question = one_shot.from_web(talk, world, question, web_settings, quiet=quiet)
-            documents.note = note
             plain_text = settings.options.plain
             output = one_shot.Output(json, not no_stream, plain_text, quiet, extract, answers)
             if map:

@@ -11,7 +11,7 @@ from llmchat.errors import UsageError
 from llmchat.memory.places import existing_index, index_names, index_path
 from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
-from llmchat.settings import World
+from llmchat.settings import World, resolve
 
 app = typer.Typer(help="Documents to search by words and by meaning.", no_args_is_help=True)
 
@@ -36,6 +36,7 @@ def add(
     ] = None,
     sessions: Annotated[bool, typer.Option("--sessions", help="Add the saved chats.")] = False,
     embedder: _EmbedderFlag = "",
+    gitignore: options.Gitignore = None,
     allow_private: options.AllowPrivate = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -54,7 +55,9 @@ def add(
         index_work.choose(index, embedder)
         for address in (*inputs.addresses, *((CHATS,) if sessions else ())):
             index.remember(address)
-        added = index.add(inputs.sources, model, index_work.progress(world, quiet))
+        progress = index_work.progress(world, quiet)
+        ignoring = resolve(world, {"gitignore": gitignore}).options.gitignore
+        added = index.add(inputs.sources, model, progress, gitignore=ignoring)
         added.skipped += inputs.skipped
         index_work.report(world, name, index, added, quiet)
     if added.skipped and not added.read + added.unchanged:

@@ -227,6 +227,15 @@ Recall = Annotated[
         rich_help_panel=CONTEXT,
     ),
 ]
+Gitignore = Annotated[
+    bool | None,
+    typer.Option(
+        "--ignore/--no-ignore",
+        help="Leave out of folders what their .gitignore files name; on by default.",
+        show_default=False,
+        rich_help_panel=CONTEXT,
+    ),
+]
 SearxngUrl = Annotated[
     str | None,
     typer.Option(
@@ -322,6 +331,7 @@ _SHARED = {
     "policy": Policy,
     "turns": Turns,
     "recall": Recall,
+    "gitignore": Gitignore,
     "max_tokens": MaxTokens,
     "searxng_url": SearxngUrl,
     "allow_private": AllowPrivate,

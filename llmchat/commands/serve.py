@@ -168,6 +168,15 @@ _Tools = Annotated[
         rich_help_panel=options.TOOLS,
     ),
 ]
+_Docs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="Let requests and the web page search this index (`llmchat index list`); may be"
+        " repeated. Whoever may use the server can read its passages.",
+        rich_help_panel=options.TOOLS,
+    ),
+]
 _Allow = Annotated[
     list[str] | None,
     typer.Option(
@@ -215,6 +224,7 @@ def serve(
     root: options.Root = None,
     allow_private: options.AllowPrivate = None,
     searxng_url: options.SearxngUrl = None,
+    docs: _Docs = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Serve models to many users at once: an OpenAI-compatible API at /v1, and a web page at /."""
@@ -245,6 +255,7 @@ def serve(
         cors=tuple(cors or ()), names=tuple(names or ()), trim=trim,
         log_prompts=log_prompts, history=history,
         tools=tool_settings(world, tools or (), mcp or (), allow or (), tool_flags),
+        docs=tuple(docs or ()),
     )  # fmt: skip
     flags = {"weights": weights, "kv": kv, "device": device, "context": window}
     run(world, flags, options, quiet=quiet)

@@ -25,6 +25,11 @@ _BASE_FILES = (
     "added_tokens.json", "chat_template.*", "vocab.*", "merges.txt", "spiece.model",
     "sentencepiece*.model", "tekken.json", "quantize_config.json",
 )  # fmt: skip
+# What sentence-transformers writes beside a checkpoint: how its vectors are made.
+_EMBEDDER_FILES = (
+    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
+)  # fmt: skip
+_STEP_FILE = re.compile(r"\d+_\w+/(?:config\.json|model\.safetensors)")
 # A file or its parts, the first that a repo has. Variants (model.fp16.safetensors) are not used.
 _BASE_WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -100,10 +105,12 @@ def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) ->
         )
     else:
         patterns = (*_BASE_FILES, *_base_weights(source, names), *(("*.py",) if code else ()))
+    embeds = "modules.json" in names
     chosen = [
         file
         for file in files
         if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in patterns)
+        or (embeds and (file.name in _EMBEDDER_FILES or _STEP_FILE.fullmatch(file.name)))
     ]
     if not any(is_weights(file) for file in chosen):
         raise Mismatch(

@@ -35,16 +35,17 @@ CREATE VIRTUAL TABLE words USING fts5 (
 
 
 class Database(SqliteFile):
-    """The database at `path`; a new file gets the tables if `create` is set."""
+    """The database at `path`; a new file gets the tables if `create` is set. any_thread: see
+    SqliteFile."""
 
     path: Path
 
-    def __init__(self, path: Path, create: bool):
+    def __init__(self, path: Path, create: bool, *, any_thread: bool = False):
         if create:
             make_private(path, ADVICE)
         elif not path.is_file():
             raise UsageError(f"there is no index {path}")
-        super().__init__(path, ADVICE, _BUSY_SECONDS)
+        super().__init__(path, ADVICE, _BUSY_SECONDS, any_thread=any_thread)
         try:
             with explained(path, ADVICE):
                 self._prepare()

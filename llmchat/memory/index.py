@@ -12,7 +12,15 @@ from llmchat.errors import UsageError
 from llmchat.memory import stored
 from llmchat.memory.database import Database
 from llmchat.memory.readers import Document
-from llmchat.memory.roots import exclude, excluded, is_below, remember, roots
+from llmchat.memory.roots import (
+    exclude,
+    excluded,
+    is_below,
+    is_whole,
+    read_whole,
+    remember,
+    roots,
+)
 from llmchat.memory.searching import Mode, Search
 from llmchat.memory.stored import Stored
 from llmchat.memory.types import Embedder, Hit, Passage, Reranker
@@ -32,9 +40,12 @@ class Index:
         self._search = Search(database)
 
     @classmethod
-    def open(cls, path: Path, create: bool = False) -> "Index":
-        """The index in a file. Raises UsageError if there is none, unless `create` makes it."""
-        return cls(Database(path, create))
+    def open(cls, path: Path, create: bool = False, *, any_thread: bool = False) -> "Index":
+        """The index in a file. Raises UsageError if there is none, unless `create` makes it.
+
+        any_thread: the caller sees to it that one thread at a time uses it.
+        """
+        return cls(Database(path, create, any_thread=any_thread))
 
     def close(self) -> None:
         self._database.close()
@@ -72,19 +83,23 @@ class Index:
         sources: Iterable[Path | Document],
         embedder: Embedder | None = None,
         progress: Progress | None = None,
+        *,
+        gitignore: bool = True,
     ) -> Added:
         """Read files, the files below folders, and documents that were read already.
 
         What has not changed is left alone; what cannot be read is skipped. Passages that have no
-        vectors yet get them. Raises UsageError for a path that does not exist, and Mismatch for an
-        embedder whose vectors are not those of the index.
+        vectors yet get them. gitignore: leave out what `.gitignore` files name, now and in updates.
+        Raises UsageError for a path that does not exist, and Mismatch for an embedder whose vectors
+        are not those of the index.
         """
         given = list(sources)
         paths = [one.resolve() for one in given if isinstance(one, Path)]
-        found = {path: None for root in paths for path in files_below(root)}
+        found = {path: None for root in paths for path in files_below(root, gitignore=gitignore)}
         writer = self._writer(embedder, progress)
         with self._database.transaction():
             remember(self._database, map(str, paths))
+            read_whole(self._database, map(str, paths), whole=not gitignore)
         self._read(writer, list(found), [one for one in given if isinstance(one, Document)])
         return writer.added
 
@@ -190,7 +205,8 @@ class Index:
             if not path.is_absolute():
                 continue
             if not is_gone(path):
-                found |= dict.fromkeys(files_below(path))
+                gitignore = not is_whole(self._database, root)
+                found |= dict.fromkeys(files_below(path, gitignore=gitignore))
             elif stored.known(self._database, root) is None:
                 missing.append(root)
         left_out = excluded(self._database)

@@ -37,6 +37,11 @@ LEAST_SHARED = 0.3
 _LEAST_SIMILAR = {"all-minilm-l6-v2": 0.32}
 
 
+def least_similar(embedder: str) -> float | None:
+    """The cosine from which a passage fits a question; None if it was not measured."""
+    return _LEAST_SIMILAR.get(embedder)
+
+
 def subject(text: str) -> set[str]:
     """The stems of the words that say what a text is about."""
     words = {word for word in _WORD.findall(text.casefold()) if word not in _EMPTY}
@@ -71,7 +76,7 @@ def fitting(
     """
     wanted = limit + len(left_out)
     hits = _others(index.search(question, wanted, embedder), left_out)[:limit]
-    least = _LEAST_SIMILAR.get(embedder.name) if embedder else None
+    least = least_similar(embedder.name) if embedder else None
     if least is None:
         return hits if fits(question, hits) else []
     nearest = _others(index.search(question, len(left_out) + 1, embedder, mode="meaning"), left_out)

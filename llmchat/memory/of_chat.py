@@ -12,6 +12,7 @@ from llmchat.settings.types import MemoryUse
 
 if TYPE_CHECKING:
     from llmchat.memory.facts import Fact, Facts
+    from llmchat.memory.meaning import Meaning
 
 # A few hundred tokens: every chat reads them, and the window is for the conversation.
 MOST_CHARACTERS = 2000
@@ -21,11 +22,17 @@ HEADING = "Facts about the user, remembered from earlier chats. Use them only wh
 class ChatMemory:
     """The memory of one chat. Without `facts`, or switched off, it changes nothing.
 
-    known: messages of the chat from which facts need not be proposed any more.
+    known: messages of the chat from which facts need not be proposed any more. meaning: finds by
+    meaning what a summary replaced, with or without facts.
     """
 
-    def __init__(self, facts: "Facts | None" = None, use: MemoryUse = "off"):
-        self.facts = facts
+    def __init__(
+        self,
+        facts: "Facts | None" = None,
+        use: MemoryUse = "off",
+        meaning: "Meaning | None" = None,
+    ):
+        self.facts, self.meaning = facts, meaning
         self.use: MemoryUse = use if facts else "off"
         self.block = ""
         self.begin()

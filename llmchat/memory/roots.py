@@ -4,6 +4,9 @@ from collections.abc import Iterable
 
 from llmchat.memory.database import Database
 
+# A fact for each source that was added with --no-ignore.
+_WHOLE = "whole "
+
 
 def roots(database: Database) -> list[str]:
     """The paths and addresses that were added, sorted."""
@@ -22,9 +25,24 @@ def remember(database: Database, sources: Iterable[str]) -> None:
         database.execute("INSERT OR REPLACE INTO roots VALUES (?, 0)", (source,))
 
 
+def read_whole(database: Database, sources: Iterable[str], *, whole: bool) -> None:
+    """Note within a transaction whether updates read what `.gitignore` leaves out."""
+    for source in sources:
+        name = f"{_WHOLE}{source}"
+        database.execute("DELETE FROM facts WHERE name = ?", (name,))
+        if whole:
+            database.execute("INSERT INTO facts VALUES (?, '1')", (name,))
+
+
+def is_whole(database: Database, source: str) -> bool:
+    """Whether updates read what `.gitignore` leaves out below a source."""
+    return bool(database.rows("SELECT 1 FROM facts WHERE name = ?", (f"{_WHOLE}{source}",)))
+
+
 def exclude(database: Database, source: str) -> None:
     """Forget a source within a transaction, and leave it out where it is below another one."""
     database.execute("DELETE FROM roots WHERE source = ?", (source,))
+    read_whole(database, [source], whole=False)
     if is_below(source, roots(database)):
         database.execute("INSERT INTO roots VALUES (?, 1)", (source,))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmchat.engines.embedding_spec import EmbeddingSpec
-from llmchat.errors import ModelNotFound, UsageError
+from llmchat.errors import LlmchatError, ModelNotFound, UsageError
 from llmchat.hub import find, touch_used
 from llmchat.memory.types import Embedder, Reranker
 from llmchat.models.locate import find_checkpoint
@@ -28,6 +28,14 @@ def open_embedder(world: World, name: str = "") -> Embedder:
     Raises NotPulled if it is not on this machine, UsageError if it is not an embedder.
     """
     return open_text_embedder(embedder_preset(world, name), world)
+
+
+def embedder_here(world: World) -> Embedder | None:
+    """The default embedder, if it is on this machine and can be opened."""
+    try:
+        return open_embedder(world)
+    except LlmchatError:
+        return None
 
 
 def embedder_preset(world: World, name: str = "") -> Preset:

@@ -28,6 +28,7 @@ from llmchat.settings.sampling import PARAMETERS, SAMPLING_SETTINGS
 MAX_STOPS = 128
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
+MAX_DOCS = 16
 
 
 def _well_formed(value: Any) -> Any:
@@ -51,12 +52,19 @@ Whole = BeforeValidator(whole_number)
 Tokens = Annotated[Annotated[int, Field(ge=1, le=2**31)] | None, BeforeValidator(no_limit)]
 
 
+class AddedFile(Request):
+    """A file that was added to a chat with POST /api/files/{chat}."""
+
+    file_id: Text | None = None
+
+
 class ContentPart(Request):
-    """A part of a message's content: text, or an assistant's refusal."""
+    """A part of a message's content: text, a file, or an assistant's refusal."""
 
     type: Text
     text: Text | None = None
     refusal: Text | None = None
+    file: AddedFile | None = None
 
 
 class CalledFunction(Request):
@@ -210,6 +218,7 @@ class ChatRequest(Generation):
     reasoning_effort: Text | None = None
     think: types.Think | None = None
     think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None
+    docs: Annotated[list[Text], Field(max_length=MAX_DOCS)] | None = None
 
 
 class CompletionRequest(Generation):

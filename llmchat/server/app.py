@@ -5,6 +5,7 @@ Sockets and the life of the process are the concern of run.py.
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,6 +24,7 @@ from llmchat.server import (
     admin,
     conversation_search,
     conversations,
+    files_api,
     model_facts,
     owner_api,
     page,
@@ -37,7 +39,7 @@ from llmchat.server.api import (
     RerankRequest,
 )
 from llmchat.server.body_reader import BodyReader
-from llmchat.server.chat_completions import chat
+from llmchat.server.chat_completions import Client, chat
 from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
 from llmchat.server.errors import UnknownModel, error_body, error_response
@@ -70,12 +72,13 @@ def create_app(
     api.include_router(admin.router(state))
     api.include_router(model_facts.router(state))
     api.include_router(owner_api.router(state))
-    has_tools = state.tools is not None
-    api.include_router(conversations.router(state.conversations, tools=has_tools))
+    has = {"tools": state.tools is not None, "files": state.documents is not None}
+    api.include_router(conversations.router(state.conversations, **has))
     api.include_router(conversation_search.router(state.conversations))
     api.include_router(tools.router(state.tools))
+    api.include_router(files_api.router(state.documents))
     page.mount(api)
-    app: ASGIApp = BodyReader(api, max_body, body_timeout_s)
+    app: ASGIApp = BodyReader(api, max_body, body_timeout_s, {files_api.PREFIX: files_api.MAX_FILE})
     if origins:
         methods, allowed = ["GET", "POST"], list(origins)
         app = CORSMiddleware(app, allowed, allow_methods=methods, allow_headers=["*"])
@@ -160,7 +163,8 @@ def _model(name: str, state: ServerState) -> dict[str, Any]:
 def _add_generation(api: FastAPI, state: ServerState) -> None:
     @api.post("/v1/chat/completions")
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
-        return chat(state, body, request.state.client)
+        owner = partial(files_api.documents_user, request)
+        return chat(state, body, Client(request.state.client, owner))
 
     @api.post("/v1/completions")
     async def completions(request: Request, body: CompletionRequest) -> Response:

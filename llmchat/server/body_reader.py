@@ -6,7 +6,8 @@ It limits the size, the time, and the memory that the bodies of one client take 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,13 +21,21 @@ BODIES_A_CLIENT = 16
 
 
 class BodyReader:
-    """limit: bytes of one body; timeout_s: for all of it to arrive.
+    """limit: bytes of one body; timeout_s: for all of it to arrive; larger: other limits, by the
+    beginning of a path.
 
     Starlette's RequestBodyLimitMiddleware limits the size alone, and answers in plain text.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, timeout_s: float):
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int,
+        timeout_s: float,
+        larger: Mapping[str, int] = MappingProxyType({}),
+    ):
         self._app = app
+        self._larger = dict(larger)
         self._limit = limit
         self._timeout_s = timeout_s
         self._held: Counter[str] = Counter()
@@ -40,7 +49,7 @@ class BodyReader:
             nonlocal held
             held += size
             self._held[client] += size
-            if self._held[client] > BODIES_A_CLIENT * self._limit:
+            if self._held[client] > max(BODIES_A_CLIENT * self._limit, *self._larger.values(), 0):
                 raise Busy("too many large requests at the same time", 2)
 
         try:
@@ -55,7 +64,7 @@ class BodyReader:
     ) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                body = await self._read(scope, receive, hold)
+                body = await self._read(scope, receive, self._limit_of(scope["path"]), hold)
         except Refusal as error:
             await _discard(receive)
             return await error_response(error, close=True)(scope, receive, send)
@@ -70,13 +79,17 @@ class BodyReader:
 
         await self._app(scope, replay, send)
 
+    def _limit_of(self, path: str) -> int:
+        larger = (size for start, size in self._larger.items() if path.startswith(start))
+        return max(self._limit, *larger, 0)
+
     async def _read(
-        self, scope: Scope, receive: Receive, hold: Callable[[int], None]
+        self, scope: Scope, receive: Receive, limit: int, hold: Callable[[int], None]
     ) -> bytes | None:
         """The body; None if the client disconnected. `hold` is called with the size of each
         piece. Raises TooLarge, and what `hold` raises."""
-        too_large = TooLarge(f"the request body is larger than {self._limit:,} bytes")
-        if int(Headers(scope=scope).get("content-length", 0)) > self._limit:
+        too_large = TooLarge(f"the request body is larger than {limit:,} bytes")
+        if int(Headers(scope=scope).get("content-length", 0)) > limit:
             raise too_large
         pieces, size, more = [], 0, True
         while more:
@@ -87,7 +100,7 @@ class BodyReader:
             pieces.append(piece)
             size += len(piece)
             hold(len(piece))
-            if size > self._limit:
+            if size > limit:
                 raise too_large
             more = message.get("more_body", False)
         return b"".join(pieces)

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
+
+from msgspec import Struct
 
 from llmchat.engines import Chunk, Finish, Token
 from llmchat.errors import ContextOverflow
@@ -12,9 +14,11 @@ from llmchat.reply import build_request
 from llmchat.reply_parser import GenerationRequest, ReplyParser, Thinking, ToolCalls
 from llmchat.server.answer_forms import AnswerForm, bound, form_of
 from llmchat.server.api import ChatRequest
+from llmchat.server.documents import UnknownDocs
 from llmchat.server.jobs import Event, merged_events
 from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import chat_logprobs, encode_json, tool_call, usage
+from llmchat.server.request_documents import Asked, Placing, sent_sources, wants_documents
 from llmchat.server.request_messages import to_conversation
 from llmchat.server.request_parsing import (
     check_chat,
@@ -37,8 +41,11 @@ class Choice:
         index: int,
         generation: GenerationRequest,
         parser: ReplyParser,
+        asked: Asked | None = None,
     ):
         self.index = index
+        self.sources = sent_sources(generation.window, asked.sources) if asked else []
+        self.searched = asked.searched if asked else ()
         self.generation = generation
         self.text = self.thinking = ""
         self.calls: list[dict[str, Any]] = []
@@ -86,10 +93,24 @@ class Choice:
             "refusal": None,
             **({"reasoning_content": self.thinking} if self.thinking else {}),
             **({"tool_calls": calls} if calls else {}),
+            **self.cited(),
         }
 
+    def cited(self) -> dict[str, Any]:
+        """Beyond OpenAI's API: the passages of documents that the answer could cite."""
+        return {"sources": self.sources} if self.sources else {}
 
-def chat(state: ServerState, request: ChatRequest, client: str) -> AnswerResponse:
+
+class Client(Struct, frozen=True):
+    """Who asks. name: for queues. owner: the user whose documents a request may use; raises
+    Forbidden, and reads files.
+    """
+
+    name: str
+    owner: Callable[[], str]
+
+
+def chat(state: ServerState, request: ChatRequest, client: Client) -> AnswerResponse:
     check_chat(request)
     if request.stream:
         return AnswerResponse(_streamed(state, request, client), SSE)
@@ -97,28 +118,29 @@ def chat(state: ServerState, request: ChatRequest, client: str) -> AnswerRespons
 
 
 async def _answers(
-    state: ServerState, request: ChatRequest, client: str
+    state: ServerState, request: ChatRequest, client: Client
 ) -> AsyncGenerator[tuple[list[Choice], int, dict[str, Any], list[Token]]]:
     """For each piece: all choices, the index of the one that grew, its delta, its new tokens."""
     # A large schema takes time to check, which the event loop must not spend.
     form = await asyncio.to_thread(form_of, request)
-    async with state.pool.lease(request.model, request.keep_alive, client) as lease:
+    async with state.pool.lease(request.model, request.keep_alive, client.name) as lease:
+        asked = await _asked(state, request, lease, client)
         generation = await state.prompt_workers.run(
-            client, lease.deadline, lambda: _build_request(state, request, lease, form)
+            client.name, lease.deadline, lambda: _build_request(state, request, lease, form, asked)
         )
         if state.log_prompts:
-            log.info("prompt of %s: %r", client, generation.prompt.text)
+            log.info("prompt of %s: %r", client.name, generation.prompt.text)
         samplings = [
             sampling_of_choice(generation.sampling, index) for index in range(request.n or 1)
         ]
         jobs = lease.scheduler.submit(
             [(generation.prompt, sampling) for sampling in samplings],
             lease.adapters,
-            client,
+            client.name,
             lease.deadline,
         )
         choices = [
-            Choice(index, generation, ReplyParser(lease.preset, generation))
+            Choice(index, generation, ReplyParser(lease.preset, generation), asked)
             for index in range(len(jobs))
         ]
         try:
@@ -129,12 +151,38 @@ async def _answers(
             lease.scheduler.cancel(jobs)
 
 
+async def _asked(
+    state: ServerState, request: ChatRequest, lease: Lease, client: Client
+) -> Asked | None:
+    """The conversation with its documents; None for a request without any."""
+    if not wants_documents(request):
+        return None
+    if state.documents is None:
+        raise UnknownDocs(next(iter(request.docs or ["files"])), ())
+    documents, limit = state.documents, lease.engine.context
+    limit = min(lease.preset.context.tokens or limit, limit)
+
+    def place() -> Asked:
+        user, whole = client.owner(), not _trims(state, request)
+        return Placing(request, documents, user, lease.engine, limit, whole=whole).asked()
+
+    return await documents.workers.run(client.name, lease.deadline, place)
+
+
+def _trims(state: ServerState, request: ChatRequest) -> bool:
+    return request.truncation == "auto" or (request.truncation is None and state.trim)
+
+
 def _build_request(
-    state: ServerState, request: ChatRequest, lease: Lease, form: AnswerForm
+    state: ServerState,
+    request: ChatRequest,
+    lease: Lease,
+    form: AnswerForm,
+    asked: Asked | None,
 ) -> GenerationRequest:
     """Choose the messages that fit and render the prompt. Slow, because it counts tokens: call it
     in a thread."""
-    trim = request.truncation == "auto" or (request.truncation is None and state.trim)
+    trim = _trims(state, request)
     preset = with_template_values(
         lease.preset, request.chat_template_kwargs, request.reasoning_effort
     )
@@ -146,7 +194,7 @@ def _build_request(
     sampling = sampling_of(request, preset, max_tokens, logprobs)
     sampling = bound(sampling, form, lease.engine)
     generation = build_request(
-        to_conversation(request.messages),
+        asked.conversation if asked else to_conversation(request.messages),
         preset,
         lease.engine,
         lease.engine.context,
@@ -163,7 +211,9 @@ def _build_request(
     return generation
 
 
-async def _complete(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
+async def _complete(
+    state: ServerState, request: ChatRequest, client: Client
+) -> AsyncGenerator[bytes]:
     async with aclosing(_answers(state, request, client)) as answers:
         async for all_choices, *_ in answers:
             choices = all_choices
@@ -179,7 +229,7 @@ async def _complete(state: ServerState, request: ChatRequest, client: str) -> As
             for choice in choices
         ],
         "usage": usage([choice.finish for choice in choices]),
-        "llmchat": _details(choices[0].generation, request),
+        "llmchat": _details(choices[0], request),
     })  # fmt: skip
 
 
@@ -188,19 +238,26 @@ def _frame(kind: str, state: ServerState, request: ChatRequest) -> dict[str, Any
     return {"id": new_id("chatcmpl"), "object": kind, "created": created, "model": request.model}
 
 
-def _details(generation: GenerationRequest, request: ChatRequest) -> dict[str, Any]:
-    """Beyond OpenAI's API: which messages were dropped, and with `show_prompt` the prompt."""
-    window = generation.window
+def _details(choice: Choice, request: ChatRequest) -> dict[str, Any]:
+    """Beyond OpenAI's API: how many messages were dropped, which files were too large for the
+    window and searched, and with `show_prompt` the prompt."""
+    window, prompt = choice.generation.window, choice.generation.prompt.text
     fields = {
         "limit": window.limit,
         "tokens": window.tokens,
         "sent": window.sent,
         "dropped": window.dropped,
     }
-    return {"window": fields, **({"prompt": generation.prompt.text} if request.show_prompt else {})}
+    return {
+        "window": fields,
+        **({"searched": choice.searched} if choice.searched else {}),
+        **({"prompt": prompt} if request.show_prompt else {}),
+    }
 
 
-async def _streamed(state: ServerState, request: ChatRequest, client: str) -> AsyncGenerator[bytes]:
+async def _streamed(
+    state: ServerState, request: ChatRequest, client: Client
+) -> AsyncGenerator[bytes]:
     frame = _frame("chat.completion.chunk", state, request)
     with_usage = bool(request.stream_options and request.stream_options.include_usage)
     frame |= {"usage": None} if with_usage else {}
@@ -221,9 +278,10 @@ async def _streamed(state: ServerState, request: ChatRequest, client: str) -> As
             if delta or tokens:
                 yield chunk(index, delta, tokens)
             if choices[index].finish:
-                yield chunk(index, {}, reason=choices[index].finish_reason)
+                choice = choices[index]
+                yield chunk(index, choice.cited(), reason=choice.finish_reason)
     if with_usage:
         totals = usage([choice.finish for choice in choices])
-        details = _details(choices[0].generation, request)
+        details = _details(choices[0], request)
         yield sse_event({**frame, "choices": [], "usage": totals, "llmchat": details})
     yield b"data: [DONE]\n\n"

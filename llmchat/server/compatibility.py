@@ -33,7 +33,7 @@ DEFAULT_VALUES: dict[str, tuple[Any, ...]] = {
 }
 # Fields of messages that clients copy from answers. Reasoning is never sent to the model again.
 IGNORED_MESSAGE_FIELDS = frozenset(
-    {"refusal", "annotations", "reasoning_content", "reasoning", "name"}
+    {"refusal", "annotations", "reasoning_content", "reasoning", "sources", "name"}
 )
 
 # The depth of nested lists and objects. Templates and other code use recursion for each level.

@@ -59,9 +59,11 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": "An error in OpenAI's form."} for status in statuses}
 
 
-def router(store: ConversationStore | None, *, tools: bool = False) -> APIRouter:
-    """store: None if the server keeps no history; tools: whether it has tools; /api/settings
-    reports both.
+def router(
+    store: ConversationStore | None, *, tools: bool = False, files: bool = False
+) -> APIRouter:
+    """store: None if the server keeps no history; tools: whether it has tools; files: whether chats
+    may have files. /api/settings reports all three.
 
     The user of a request is `request.state.user`.
     """
@@ -69,7 +71,8 @@ def router(store: ConversationStore | None, *, tools: bool = False) -> APIRouter
 
     @routes.get("/settings")
     async def settings() -> dict[str, Any]:
-        return {"history": store is not None, "tools": tools, "version": __version__}
+        has = {"history": store is not None, "tools": tools, "files": files}
+        return {**has, "version": __version__}
 
     if store is not None:
         _add_conversations(routes, store)

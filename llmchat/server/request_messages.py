@@ -1,13 +1,14 @@
 """Converts the messages of a request into a conversation, and refuses orders that make none."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from msgspec.structs import replace
 
-from llmchat.conversation import Conversation, Message
+from llmchat.conversation import Conversation, Message, material
+from llmchat.memory.readers import Document
 from llmchat.server.api import ChatMessage, ContentPart, ToolCall
 from llmchat.server.compatibility import check_nesting
 from llmchat.server.errors import BadRequest
@@ -22,8 +23,12 @@ _NEXT_ROLES = {
 }
 
 
-def to_conversation(messages: Sequence[ChatMessage]) -> Conversation:
+def to_conversation(
+    messages: Sequence[ChatMessage], files: Mapping[str, Document] | None = None
+) -> Conversation:
     """Join system messages, and consecutive messages of one role.
+
+    files: by id; their texts become material of the messages that have them.
 
     If there are only system messages, they become the question; an answer without a question
     before it gets an empty one. Raises BadRequest if the order of roles is invalid.
@@ -35,7 +40,7 @@ def to_conversation(messages: Sequence[ChatMessage]) -> Conversation:
     ]
     system = "\n\n".join(filter(None, system_texts))
     turns: list[Message] = []
-    for index, turn in _joined(messages):
+    for index, turn in _joined(messages, files or {}):
         previous = turns[-1].role if turns else ""
         if turn.role == "assistant" and not previous:
             turns.append(Message("user", ""))
@@ -57,12 +62,34 @@ def _wrong_order(index: int, role: str, previous: str) -> BadRequest:
     return BadRequest(message, param=f"messages.{index}.role")
 
 
-def _joined(messages: Sequence[ChatMessage]) -> Iterator[tuple[int, Message]]:
+def file_ids(messages: Sequence[ChatMessage]) -> Iterator[tuple[str, ...]]:
+    """The ids of the files of each message. Raises BadRequest."""
+    for index, message in enumerate(messages):
+        parts = message.content if isinstance(message.content, list) else []
+        found = tuple(_file_id(one, index) for one in parts if one.type == "file")
+        if found and message.role != "user":
+            param = f"messages.{index}.content"
+            raise BadRequest("only messages from `user` can have files", param=param)
+        yield found
+
+
+def _file_id(part: ContentPart, index: int) -> str:
+    if part.file is None or not part.file.file_id:
+        raise BadRequest(
+            "a part of type `file` takes a `file_id`; POST /api/files/{chat} adds a file",
+            param=f"messages.{index}.content",
+        )
+    return part.file.file_id
+
+
+def _joined(
+    messages: Sequence[ChatMessage], files: Mapping[str, Document]
+) -> Iterator[tuple[int, Message]]:
     """All messages except system ones, each with its index. Consecutive messages of one role are
     joined, except function calls and their results."""
     turns = [
-        (index, _message(message, index))
-        for index, message in enumerate(messages)
+        (index, _with_files(_message(message, index), [files[id] for id in ids]))
+        for index, (message, ids) in enumerate(zip(messages, file_ids(messages), strict=True))
         if message.role not in _SYSTEM_ROLES
     ]
 
@@ -73,8 +100,21 @@ def _joined(messages: Sequence[ChatMessage]) -> Iterator[tuple[int, Message]]:
     for _, group in groupby(enumerate(turns), key=group_key):
         same = [turn for _, turn in group]
         index, first = same[0]
-        text = "\n\n".join(filter(None, (turn.text for _, turn in same)))
-        yield index, replace(first, text=text) if len(same) > 1 else first
+        yield index, _one(same) if len(same) > 1 else first
+
+
+def _one(turns: Sequence[tuple[int, Message]]) -> Message:
+    """Several messages of one role as one."""
+    text = "\n\n".join(filter(None, (turn.text for _, turn in turns)))
+    input, files = material([one for _, turn in turns for one in turn.materials if one[1]])
+    return replace(turns[0][1], text=text, input=input, files=files)
+
+
+def _with_files(message: Message, files: Sequence[Document]) -> Message:
+    if not files:
+        return message
+    input, parts = material([(one.source, f"{one.source}:\n{one.text.strip()}") for one in files])
+    return replace(message, input=input, files=parts)
 
 
 def _message(message: ChatMessage, index: int) -> Message:
@@ -108,6 +148,8 @@ def _text(message: ChatMessage, index: int) -> str:
 
 
 def _text_of(part: ContentPart, param: str) -> str:
+    if part.type == "file":
+        return ""
     texts = {"text": part.text, "refusal": part.refusal}
     if (text := texts.get(part.type)) is not None:
         return text

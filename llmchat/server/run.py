@@ -5,7 +5,9 @@ import logging
 import math
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -14,7 +16,9 @@ from llmchat.memory_estimate import available_ram
 from llmchat.server.access_control import OWNER
 from llmchat.server.app import create_app
 from llmchat.server.catalog import Catalog
+from llmchat.server.chat_files import ChatFiles
 from llmchat.server.conversation_store import ConversationStore
+from llmchat.server.documents import ServedDocuments
 from llmchat.server.graceful_server import GracefulServer
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
@@ -30,13 +34,15 @@ from llmchat.server.serve_options import (
 from llmchat.server.sockets import listening
 from llmchat.server.state import ServerState
 from llmchat.server.tools import ToolRunner, check_remote
-from llmchat.settings import World
+from llmchat.settings import World, private_folder
 from llmchat.tools.opening import open_toolbox
 
 log = logging.getLogger("llmchat.server")
 # The fraction of the free memory at the start that models may use by default.
 _MEMORY_FRACTION = 0.8
 _KEEP_ALIVE_S = 300.0
+# A chat without a first message keeps its files for this long.
+_FORGET_AFTER_S = 86_400.0
 
 
 def serve(
@@ -56,8 +62,12 @@ def serve(
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     keys = Keys(key_file(world, options), world.now)
     check_access(options, keys)
-    with _open_tools(world, options) as tools, listening(world, options) as sockets:
-        asyncio.run(_serve(world, flags, options, keys, sockets, tools))
+    with (
+        _open_tools(world, options) as tools,
+        _open_documents(world, options) as documents,
+        listening(world, options) as sockets,
+    ):
+        asyncio.run(_serve(world, flags, options, keys, sockets, tools, documents))
 
 
 @contextmanager
@@ -76,6 +86,22 @@ def _open_tools(world: World, options: ServeOptions) -> Iterator[ToolRunner | No
             runner.close()
 
 
+@contextmanager
+def _open_documents(world: World, options: ServeOptions) -> Iterator[ServedDocuments]:
+    """The documents that requests may search. Without --history, the files of chats end with the
+    server, as its conversations are in the browser.
+    """
+    with ExitStack() as ending:
+        if options.history:
+            root = world.data / "web-files"
+            private_folder(root)
+        else:
+            root = Path(ending.enter_context(TemporaryDirectory(prefix="llmchat-files-")))
+        documents = ServedDocuments(world, options.docs, ChatFiles(root))
+        ending.callback(documents.close)
+        yield documents
+
+
 async def _serve(
     world: World,
     flags: Mapping[str, Any],
@@ -83,9 +109,12 @@ async def _serve(
     keys: Keys,
     sockets: Sequence[socket.socket],
     tools: ToolRunner | None,
+    documents: ServedDocuments,
 ) -> None:
     state = make_state(world, flags, options, keys)
-    state.tools = tools
+    state.tools, state.documents = tools, documents
+    if state.conversations:
+        _forget_old_files(state.conversations, documents.files, world.now())
     for name in options.models:
         async with state.pool.lease(name, timeout_s=math.inf):
             log.info("%s is ready", name)
@@ -124,6 +153,18 @@ def make_state(
         conversations=_conversation_store(world, keys) if options.history else None,
         now=world.now,
     )
+
+
+def _forget_old_files(store: ConversationStore, files: ChatFiles, now: float) -> None:
+    """Forget the files of chats that were deleted, or never begun."""
+    known: dict[str, set[str]] = {}
+
+    def wanted(user: str, chat: str) -> bool:
+        if user not in known:
+            known[user] = {one.id for one in store.list(user)}
+        return chat in known[user]
+
+    files.sweep(wanted, now - _FORGET_AFTER_S)
 
 
 def _keep_alive(options: ServeOptions) -> float:

@@ -22,7 +22,7 @@ class ServeOptions(Struct, frozen=True):
     in `models`, five minutes for others. idle_s: shut down after this long without a request, 0 for
     never. grace_s: for running answers when the server shuts down. history: store the web page's
     conversations on the server. names: more host names to accept. tools: settings of the tools that
-    clients may run, None for no tools.
+    clients may run, None for no tools. docs: the indexes that requests may search.
     """
 
     models: tuple[str, ...] = ()
@@ -46,6 +46,7 @@ class ServeOptions(Struct, frozen=True):
     log_prompts: bool = False
     history: bool = False
     tools: Settings | None = None
+    docs: tuple[str, ...] = ()
 
 
 def tool_settings(
@@ -90,6 +91,11 @@ def check_access(options: ServeOptions, keys: Keys) -> None:
     if options.tools and not local_peer.SUPPORTED and not keys.all():
         raise UsageError(
             "on this system, --tools requires an API key to tell the users of this machine apart",
+            "`llmchat serve keys add NAME` creates a key",
+        )
+    if options.docs and not local_peer.SUPPORTED and not keys.all():
+        raise UsageError(
+            "on this system, --docs requires an API key to tell the users of this machine apart",
             "`llmchat serve keys add NAME` creates a key",
         )
     if options.host not in LOOPBACK and not keys.all():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from llmchat.server.catalog import Catalog
 from llmchat.server.conversation_store import ConversationStore
+from llmchat.server.documents import ServedDocuments
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import Pool
@@ -21,8 +22,8 @@ class ServerState:
     window, if the request does not specify it. log_prompts: whether to log prompts.
 
     conversations: the web page's conversations, if the server stores them; tools: those that
-    clients may run, if the server was started with tools; prompt_workers: where
-    prompts are rendered and tokenised; stop: set to shut down gracefully.
+    clients may run, if the server was started with tools; documents: what requests may search;
+    prompt_workers: where prompts are rendered and tokenised; stop: set to shut down gracefully.
     now: the time of day; last_used: on the clock of time.monotonic.
     """
 
@@ -34,6 +35,7 @@ class ServerState:
     log_prompts: bool = False
     conversations: ConversationStore | None = None
     tools: ToolRunner | None = None
+    documents: ServedDocuments | None = None
     now: Callable[[], float] = time.time
     last_used: float = field(default_factory=time.monotonic)
     prompt_workers: PromptWorkers = field(default_factory=PromptWorkers)

@@ -108,6 +108,8 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """Facts of the user in chats: `off`, `on`, or `propose`: the model also proposes new ones."""
     docs: Names = ()
     """Indexes that questions are searched in."""
+    gitignore: bool = True
+    """Leave out what `.gitignore` files name when a folder is read."""
     trust_remote_code: bool = False
     """Allow a checkpoint to run its own Python code."""
     searxng_url: str | None = None

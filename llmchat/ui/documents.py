@@ -7,15 +7,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmchat.errors import LlmchatError, UsageError
+from llmchat.docs_material import MOST_PASSAGES
+from llmchat.errors import UsageError
 from llmchat.memory import need
 from llmchat.memory.types import Embedder, Hit
 from llmchat.output.progress import ByteProgress
 from llmchat.settings import World, private_folder
 
 if TYPE_CHECKING:
+    from llmchat.history import Session
     from llmchat.memory.index import Index
     from llmchat.memory.readers import Document
+    from llmchat.models.index_search import IndexSearch
 
 # The name of the index of what was too large to attach, before its number.
 ATTACHED = "attached"
@@ -23,10 +26,6 @@ ATTACHED = "attached"
 _KEPT = 20
 # Characters of such material that are embedded while the user waits.
 _MOST_EMBEDDED = 400_000
-# More passages are slow to read on a CPU, and small models lose the thread.
-MOST_PASSAGES = 5
-# Passages of a search that are looked at; those a user excluded are not among the best few.
-_SEARCHED = 20
 
 
 class Documents:
@@ -41,7 +40,7 @@ class Documents:
         self.note: Callable[[str], None] = lambda line: None
         self._attached: list[str] = []
         self._open: dict[str, Index] = {}
-        self._embedders: dict[str, Embedder | None] = {}
+        self._search: IndexSearch | None = None
         self._closing = ExitStack()
         for name in names:
             self.use(name)
@@ -50,6 +49,22 @@ class Documents:
     def names(self) -> tuple[str, ...]:
         """The indexes that are searched."""
         return tuple(self._open)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Those of them that have a name of their own."""
+        return tuple(name for name in self._open if not name.startswith(f"{ATTACHED} "))
+
+    def resume(self, session: "Session") -> None:
+        """Search what a saved chat searched, too; a note names what is no longer there.
+
+        A chat from a file of others may not choose what is read here.
+        """
+        for name in () if session.imported else session.settings.get("docs", ()):
+            try:
+                self.use(str(name))
+            except UsageError as error:
+                self.note(f"this chat searched `{name}`: {error.message}")
 
     def use(self, name: str) -> None:
         """Search this index from now on."""
@@ -112,27 +127,29 @@ class Documents:
 
         required: the passages nearest to it in any case, or else the first ones.
         """
+        indexes = list(self._open.values())
         if required:
-            found = [
-                index.search(question, _SEARCHED, self._embedder(index))
-                for index in self._open.values()
-            ]
-            return _joined(found) or self._first_passages()
+            return self._nearest(indexes, question)
         if not need.subject(question):
             return []
-        hits = _joined([self._found(index, question) for index in self._open.values()])
+        hits = self._searcher.fitting(indexes, question)
         if not hits:
             self.note(f"nothing in {', '.join(self._open)} fits the question")
         return hits
 
-    def _first_passages(self) -> list[Hit]:
-        """The first passages of the index that was opened last."""
-        index = list(self._open.values())[-1]
-        first = (index.passages_of(one.source)[:MOST_PASSAGES] for one in index.documents())
-        return [Hit(passage, 0.0) for passages in first for passage in passages][:MOST_PASSAGES]
+    def _nearest(self, indexes: "Sequence[Index]", question: str) -> list[Hit]:
+        from llmchat.models.index_search import first_passages
 
-    def _found(self, index: "Index", question: str) -> list[Hit]:
-        return need.fitting(index, question, _SEARCHED, self._embedder(index))
+        nearest = self._searcher.nearest(indexes, question)
+        return nearest or first_passages(indexes[-1], MOST_PASSAGES)
+
+    @property
+    def _searcher(self) -> "IndexSearch":
+        from llmchat.models.index_search import IndexSearch
+
+        if self._search is None:
+            self._search = IndexSearch(self._world, lambda line: self.note(line))
+        return self._search
 
     def _embedder_for(self, documents: "Sequence[Document]") -> Embedder | None:
         """The default embedder, for texts that it reads in a minute or two."""
@@ -142,28 +159,7 @@ class Documents:
                 " and `--docs NAME` search it by meaning"
             )
             return None
-        if "" not in self._embedders:
-            self._embedders[""] = self._opened("")
-        if embedder := self._embedders[""]:
-            self._embedders[embedder.name] = embedder
-        return self._embedders[""]
-
-    def _embedder(self, index: "Index") -> Embedder | None:
-        """The embedder that the vectors of an index are from; None to search by words."""
-        name = index.embedder
-        if name and name not in self._embedders:
-            self._embedders[name] = self._opened(name)
-        return self._embedders.get(name)
-
-    def _opened(self, name: str) -> Embedder | None:
-        from llmchat.models.embedding import open_embedder
-
-        try:
-            return open_embedder(self._world, name)
-        except LlmchatError as error:
-            hint = f"; {error.hint}" if error.hint else ""
-            self.note(f"searching by words alone: {error.message}{hint}")
-            return None
+        return self._searcher.default_embedder()
 
 
 def _remove_oldest(folder: Path) -> None:
@@ -172,11 +168,3 @@ def _remove_oldest(folder: Path) -> None:
     for path in indexes[:-_KEPT]:
         for one in folder.glob(f"{path.name}*"):
             one.unlink(missing_ok=True)
-
-
-def _joined(found: Sequence[list[Hit]]) -> list[Hit]:
-    """The hits of several indexes by their rank, because scores of two searches do not compare."""
-    ranked = [
-        (rank, number, hit) for number, hits in enumerate(found) for rank, hit in enumerate(hits)
-    ]
-    return [hit for _, _, hit in sorted(ranked, key=lambda one: one[:2])]

@@ -55,7 +55,11 @@ def _given(
         yield _page(world, name, options)
     elif name != "-" and is_several(name):
         path = Path(name).expanduser()
-        found = files_below(path) if path.is_dir() else list(map(Path, _matches(name)))
+        found = (
+            files_below(path, gitignore=options.gitignore)
+            if path.is_dir()
+            else list(map(Path, _matches(name)))
+        )
         yield from _files(found, name, note)
     else:
         yield _file(world, name)

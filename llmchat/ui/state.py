@@ -82,7 +82,13 @@ class ReplState:
             opened = self._open(lambda: self.opener.open_as(session.id, opens))
             self.chat.restart()
             self._hand_over(opened)
+        self.open_session(session)
+
+    def open_session(self, session: Session) -> None:
+        """Continue a saved chat with the model that is open, its settings and its documents."""
         self.chat.open(session.id, session.settings)
+        self.documents.resume(session)
+        self.chat.docs = self.documents.named
 
     def _has_model_of(self, session: Session) -> bool:
         if session.opens:

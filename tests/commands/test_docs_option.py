@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from support.worlds import make_world
 
 from llmchat import cli
-from llmchat.history import History
+from llmchat.history import History, Session
 from llmchat.history.export import to_html, to_markdown
 from llmchat.memory.index import Index
-from llmchat.memory.places import index_path
+from llmchat.memory.places import delete_index, index_path
 from llmchat.settings import World
+from llmchat.ui.documents import Documents
 
 PRESET = """
 format = "alpaca"
@@ -94,3 +96,40 @@ def test_exports_keep_what_was_sent(world: World, tmp_path: Path) -> None:
     for export in (to_markdown, to_html):
         text = export(session, history.messages(session.id))
         assert f"[1] {tmp_path}/bridge.md" in text and "opened in 1932" in text
+
+
+def test_a_continued_chat_searches_the_same_documents(world: World) -> None:
+    chat(world, "--docs", "city", "Hello")
+    assert "1932" in chat(world, "-c", ASKED)[1]
+    assert history_of(world).settings == {"docs": ["city"]}
+
+
+def test_a_flag_goes_before_the_documents_of_a_session(world: World) -> None:
+    with Index.open(index_path(world, "empty"), create=True):
+        pass
+    chat(world, "--docs", "city", "Hello")
+    assert "1932" not in chat(world, "-c", "--docs", "empty", ASKED)[1]
+    assert history_of(world).settings == {"docs": ["empty"]}
+
+
+def test_a_note_names_documents_that_are_gone(world: World) -> None:
+    chat(world, "--docs", "city", "Hello")
+    delete_index(index_path(world, "city"))
+    code, _, notes = chat(world, "-c", ASKED)
+    assert code == 0 and "note: this chat searched `city`: there is no index `city`\n" in notes
+
+
+def test_an_imported_chat_chooses_no_documents(world: World) -> None:
+    chat(world, "--docs", "city", "Hello")
+    session = history_of(world)
+    with Documents(world) as documents:
+        documents.resume(replace(session, imported=True))
+        assert documents.names == ()
+        documents.resume(session)
+        assert documents.names == ("city",)
+
+
+def history_of(world: World) -> Session:
+    session = History(world.history_file).latest()
+    assert session
+    return session

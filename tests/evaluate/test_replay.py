@@ -5,9 +5,11 @@ from collections.abc import Generator
 from msgspec.structs import replace
 
 from llmchat.chat import Chat
+from llmchat.conversation import FoundPassage, Message
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.evaluate.replay import differences, replay
+from llmchat.found_passages import with_passages
 from llmchat.history import History
 from llmchat.presets import find, get_format
 from llmchat.prompt import Prompt
@@ -54,6 +56,24 @@ def test_the_prompt_is_the_one_of_then() -> None:
     assert [prompt.text for prompt in engine.prompts] == [
         prompt.text for prompt in talk.engine.prompts
     ]  # type: ignore[attr-defined]
+
+
+def test_passages_are_sent_again_as_they_were_then() -> None:
+    passage = FoundPassage(1, "bridge.md", 0, 20, 0.5)
+    question = with_passages(Message("user", "When?"), [(passage, "Opened in 1932.")], "Cite [1].")
+    dropped = with_passages(
+        Message("user", "And?"), [(replace(passage, mark="excluded"), "Not this.")]
+    )
+    talk = Chat(PRESET, ScriptedEngine(["In 1932 [1].", "Yes."]), History(None))
+    list(talk.ask(question))
+    list(talk.ask(dropped))
+    engine = ScriptedEngine(["In 1932 [1].", "Yes."])
+    outcomes = list(replay(talk.history.messages(talk.session or ""), PRESET, engine))
+    assert [outcome.same for outcome in outcomes] == [True, True]
+    texts = [prompt.text for prompt in engine.prompts]
+    assert texts == [prompt.text for prompt in talk.engine.prompts]  # type: ignore[attr-defined]
+    assert "Opened in 1932." in texts[0] and "Cite [1]." in texts[0]
+    assert "Not this." not in texts[1]
 
 
 class Watched(ScriptedEngine):

@@ -1,15 +1,20 @@
 """Embeddings equal those of transformers; with the real MiniLM and the official client, too."""
 
+import base64
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 import torch
+from msgspec.structs import replace
 from support.checkpoints import save_tiny, tiny_tokenizer
+from support.embedders import save_sentence_transformer
 from support.serving import CHATML, model_spec, serving
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
@@ -142,6 +147,57 @@ def test_the_official_client_reads_embeddings(tmp_path: Path, world: World) -> N
             assert caught.value.code == code
         with pytest.raises(openai.BadRequestError, match="embeds text"):
             run.openai.completions.create(model="bert", prompt="x")
+
+
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Posts to /v1/embeddings of an embedder with prefixes, whose 16 numbers can be cut to 4."""
+    folder = save_sentence_transformer(tmp_path_factory.mktemp("prompted"))
+    spec = replace(spec_of_folder(folder), shortest=4)
+    specs = {"m": model_spec(lambda: EmbeddingEngine(folder, spec), key="m")}
+    with serving(specs, tmp_path_factory.mktemp("server")) as run:
+        yield lambda **body: run.http.post("/v1/embeddings", json={"model": "m", **body})
+
+
+def vectors(answer: Any) -> list[list[float]]:
+    return [one["embedding"] for one in answer.json()["data"]]
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("query", "ask: "), ("passage", "read: ")])
+def test_input_type_writes_the_models_prefix(
+    embedding: Callable[..., Any], kind: str, prefix: str
+) -> None:
+    typed = embedding(input=TEXTS, input_type=kind)
+    written = embedding(input=[prefix + text for text in TEXTS])
+    assert vectors(typed) == vectors(written) != vectors(embedding(input=TEXTS))
+    assert typed.json()["usage"] == written.json()["usage"]
+
+
+def test_dimensions_cut_vectors_to_length_1(embedding: Callable[..., Any]) -> None:
+    whole, cut = (vectors(embedding(input=TEXTS, **more)) for more in ({}, {"dimensions": 4}))
+    for long, short in zip(whole, cut, strict=True):
+        assert len(long) == 16 and len(short) == 4
+        length = sum(value**2 for value in long[:4]) ** 0.5
+        assert short == pytest.approx([value / length for value in long[:4]], abs=1e-5)
+    text = embedding(input="a", dimensions=4, encoding_format="base64")
+    assert len(base64.b64decode(vectors(text)[0])) == 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"dimensions": 3}, "dimensions"),
+        ({"dimensions": 17}, "dimensions"),
+        ({"dimensions": 0}, "dimensions"),
+        ({"input_type": "document"}, "input_type"),
+        ({"prefix": "x"}, "prefix"),
+    ],
+)
+def test_other_values_are_refused_by_name(
+    embedding: Callable[..., Any], body: dict[str, Any], param: str
+) -> None:
+    refused = embedding(input="a", **body)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == param
 
 
 @pytest.mark.slow

@@ -131,6 +131,15 @@ def publish_nomic(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def save_dense(folder: Path, inputs: int, outputs: int) -> None:
+    """A dense layer without bias and activation, as EmbeddingGemma has two."""
+    folder.mkdir()
+    facts = {"in_features": inputs, "out_features": outputs, "bias": False,
+             "activation_function": "torch.nn.modules.linear.Identity"}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(facts))
+    save_file({"linear.weight": torch.randn(outputs, inputs)}, folder / "model.safetensors")
+
+
 def save_sentence_transformer(folder: Path) -> Path:
     """A BERT with CLS pooling and a dense layer, in the layout of sentence-transformers."""
     save_encoder(folder, "bert")

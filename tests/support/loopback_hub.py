@@ -36,7 +36,12 @@ class Repo:
     @classmethod
     def of_folder(cls, folder: Path, **options: Any) -> "Repo":
         return cls(
-            {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}, **options
+            {
+                path.relative_to(folder).as_posix(): path.read_bytes()
+                for path in folder.rglob("*")
+                if path.is_file()
+            },
+            **options,
         )
 
 

@@ -19,10 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from llmchat.errors import LlmchatError
-from llmchat.server import conversation_search, page
+from llmchat.server import conversation_search, files_api, page
 from llmchat.server import tools as tool_runs
 from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.conversations import router
+from llmchat.server.documents import ServedDocuments
 from llmchat.server.errors import Busy, Unauthorised, error_body, error_response
 from llmchat.server.tools import ToolRunner
 
@@ -42,7 +43,8 @@ class Script:
     seconds; an Event is waited for; an exception ends the answer, before the first text with an
     HTTP status, later with an event of the stream, ConnectionError with a lost connection.
 
-    A dict has "thinking", "calls" of tools as (name, arguments), or the "reason" of the end.
+    A dict has "thinking", "calls" of tools as (name, arguments), or of the end the "reason", the
+    "sources" of documents and the names of "searched" files.
 
     `requests` are the received bodies; `gone` is set when a client disconnects during an answer.
     """
@@ -65,7 +67,10 @@ class Script:
 
 
 def create(
-    script: Script, store: ConversationStore | None, tools: ToolRunner | None = None
+    script: Script,
+    store: ConversationStore | None,
+    tools: ToolRunner | None = None,
+    documents: ServedDocuments | None = None,
 ) -> FastAPI:
     app = FastAPI()
 
@@ -104,7 +109,9 @@ def create(
             raise steps[0]
         return StreamingResponse(_streamed(script, steps), media_type="text/event-stream")
 
-    app.include_router(router(store, tools=tools is not None))
+    has = {"tools": tools is not None, "files": documents is not None}
+    app.include_router(router(store, **has))
+    app.include_router(files_api.router(documents))
     app.include_router(tool_runs.router(tools))
     app.include_router(conversation_search.router(store))
     page.mount(app)
@@ -124,7 +131,7 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
 
     try:
         yield chunk({"role": "assistant", "content": ""})
-        reason = "stop"
+        reason, cited, searched = "stop", {}, {}
         for step in steps:
             if isinstance(step, (int, float)):
                 await asyncio.sleep(step)
@@ -138,6 +145,8 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
                 return
             elif isinstance(step, dict):
                 reason = step.get("reason", reason)
+                cited = {"sources": step["sources"]} if "sources" in step else cited
+                searched = {"searched": step["searched"]} if "searched" in step else searched
                 if "thinking" in step:
                     yield chunk({"reasoning_content": step["thinking"]})
                 if "calls" in step:
@@ -146,9 +155,9 @@ async def _streamed(script: Script, steps: list[Any]) -> AsyncIterator[str]:
             else:
                 tokens += 1
                 yield chunk({"content": step})
-        yield chunk({}, reason)
+        yield chunk(cited, reason)
         usage = {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": 9 + tokens}
-        details = {"window": WINDOW, "prompt": "<s>All of it"}
+        details = {"window": WINDOW, "prompt": "<s>All of it", **searched}
         yield f"data: {json.dumps({'choices': [], 'usage': usage, 'llmchat': details})}\n\n"
         yield "data: [DONE]\n\n"
     except asyncio.CancelledError:
@@ -174,13 +183,16 @@ def busy(seconds: float) -> Busy:
 
 @contextlib.contextmanager
 def serving(
-    script: Script, database: Path | None = None, tools: ToolRunner | None = None
+    script: Script,
+    database: Path | None = None,
+    tools: ToolRunner | None = None,
+    documents: ServedDocuments | None = None,
 ) -> Iterator[str]:
     """The server's address. database: where it keeps history; None for none."""
     store = ConversationStore(database) if database else None
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create(script, store, tools),
+        create(script, store, tools, documents),
         log_level="critical",
         lifespan="off",
         timeout_graceful_shutdown=1,

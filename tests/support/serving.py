@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from llmchat.engines import Engine
 from llmchat.presets import Preset, find, get_format
 from llmchat.server.conversation_store import ConversationStore
+from llmchat.server.documents import ServedDocuments
 from llmchat.server.errors import UnknownModel
 from llmchat.server.graceful_server import GracefulServer
 from llmchat.server.keys import Keys
@@ -103,6 +104,7 @@ def serving(
     keep_s: float = FOREVER,
     budget: int = 100,
     tools: ToolRunner | None = None,
+    documents: ServedDocuments | None = None,
     **options: Any,
 ) -> Iterator[Running]:
     """A server with these models. options: of ServeOptions."""
@@ -133,6 +135,7 @@ def serving(
             settings.log_prompts,
             kept,
             tools,
+            documents,
         )
         server = GracefulServer(make_app(state, settings), state, settings)
         port = listener.getsockname()[1]
@@ -144,6 +147,8 @@ def serving(
         await pool.close(0.0)
         if kept:
             kept.close()
+        if documents:
+            documents.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()

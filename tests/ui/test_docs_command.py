@@ -163,6 +163,16 @@ def test_with_vectors_the_meaning_decides(repl: Repl, tmp_path: Path) -> None:
     with Index.open(tmp_path / "boats.sqlite", create=True) as index:
         index.add([tmp_path / "boats"], Meaning())
         documents.add("boats", index)
-        documents._embedders[Meaning.name] = Meaning()
+        documents._searcher._embedders[Meaning.name] = Meaning()
         assert documents.search("How often does the vessel leave?")
         assert documents.search("Every harbour ticket costs dollars, or does it?") == []
+
+
+def test_a_loaded_chat_searches_its_documents_again(repl: Repl) -> None:
+    type_in(repl, "/docs city", "Hello")
+    first = repl.state.chat.session
+    assert first and repl.state.chat.history.find(first).settings["docs"] == ["city"]
+    type_in(repl, "/new", "/docs off", "Hello again")
+    assert not repl.state.chat.history.find(str(repl.state.chat.session)).settings
+    type_in(repl, f"/load {first}")
+    assert repl.state.documents.names == ("city",) and repl.state.chat.docs == ("city",)

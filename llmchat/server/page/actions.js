@@ -3,6 +3,7 @@
 import { app } from "./app.js";
 import { focusInput } from "./composer.js";
 import { download, find, pick } from "./dom.js";
+import { forgetSoon } from "./files.js";
 import { inspect } from "./inspect.js";
 import { notice, say } from "./notices.js";
 import { drawModels } from "./picker.js";
@@ -88,7 +89,9 @@ export const conversationActions = {
       if (location.hash.slice(1) === id) history.replaceState(null, "", location.pathname);
       drawModels();
       if (removed) {
-        const undo = { label: "Undo", run: () => app.chats.restore(removed) };
+        const keepFiles = forgetSoon(removed);
+        const restore = () => (keepFiles(), app.chats.restore(removed));
+        const undo = { label: "Undo", run: restore };
         notice(`“${removed.title || "Untitled"}” deleted.`, { action: undo });
       }
       if (!app.drawers.close()) find("#new").focus();

@@ -35,21 +35,25 @@ export function setKey(value) {
   }
 }
 
-/** Paths are relative, so that the page also works behind a proxy, under a prefix. */
-export async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
+/**
+ * Paths are relative, so that the page also works behind a proxy, under a prefix.
+ * body: sent as JSON; content: a file, sent as it is. keepalive: also when the page is closing.
+ */
+export async function call(path, { method = "GET", body, content, headers = {}, ...more } = {}) {
   let response;
   try {
     response = await fetch(path, {
       method,
-      signal,
+      ...more,
       credentials: "omit",
       cache: "no-store",
       headers: {
         ...(secret ? { Authorization: `Bearer ${secret}` } : {}),
         ...(body === undefined ? {} : { "Content-Type": "application/json" }),
+        ...(content === undefined ? {} : { "Content-Type": "application/octet-stream" }),
         ...headers,
       },
-      body: body === undefined ? undefined : JSON.stringify(body, wellFormed),
+      body: content ?? (body === undefined ? undefined : JSON.stringify(body, wellFormed)),
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -78,7 +82,7 @@ async function refusal(response) {
   }
 }
 
-/** {history, version}. Other servers do not have this route, and store no history. */
+/** {history, tools, files, version}. Other servers do not have this route, and store no history. */
 export async function settings() {
   try {
     return await (await call("api/settings")).json();

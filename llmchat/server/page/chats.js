@@ -22,8 +22,11 @@ export class Chats {
     this.open = this.fresh();
   }
 
+  /** A new conversation. It keeps its id until it has a message: files may be added before. */
   fresh() {
-    return tree.create(this.settings());
+    const conversation = tree.create(this.settings());
+    this.newId ??= conversation.id;
+    return Object.assign(conversation, { id: this.newId });
   }
 
   get isNew() {
@@ -80,15 +83,20 @@ export class Chats {
     this.onchange();
   }
 
-  send(text) {
+  send(text, files = []) {
     const last = tree.path(this.open).at(-1);
-    this.#ask(tree.add(this.open, last?.id ?? "", "user", { text }));
+    const fields = { text, ...(files.length ? { files } : {}) };
+    if (this.open.id === this.newId) this.newId = undefined;
+    this.#ask(tree.add(this.open, last?.id ?? "", "user", fields));
   }
 
   /** Add an edited version of a message, with its own answer. */
   edited(message, text) {
     if (text === message.text) this.#ask(message);
-    else this.#ask(tree.add(this.open, message.parent, "user", { text }));
+    else {
+      const { files } = message;
+      this.#ask(tree.add(this.open, message.parent, "user", { text, ...(files && { files }) }));
+    }
   }
 
   /** Add the user's version of an answer; the original stays as another version. */
@@ -99,6 +107,7 @@ export class Chats {
       model: answer.model,
       request: answer.request,
       rounds: answer.rounds,
+      sources: answer.sources,
       edited: true,
     });
     this.#changed();
@@ -242,6 +251,7 @@ export class Chats {
       system: system || this.ownSystem({ model: model.split("+")[0] }),
       parameters: structuredClone(parameters),
       tools: this.open.tools,
+      docs: [...this.open.docs],
     };
   }
 

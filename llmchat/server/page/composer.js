@@ -4,6 +4,7 @@ import { ApiError } from "./api.js";
 import { app } from "./app.js";
 import { path } from "./conversation.js";
 import { find, icon } from "./dom.js";
+import { draw as drawFiles, filesAreRead, takeFiles } from "./files.js";
 import { presetOf } from "./picker.js";
 import { draft } from "./preferences.js";
 import { showProblem } from "./problems.js";
@@ -24,6 +25,7 @@ export function saveDraft() {
 export function loadDraft() {
   input.value = draft.get(draftName());
   fitInput();
+  drawFiles();
 }
 
 export function clearInput() {
@@ -45,15 +47,19 @@ async function send() {
   const { open } = chats;
   if (!text || chats.run) return;
   if (!open.model) return showProblem(new ApiError("No model is available."));
-  await Promise.all([presetOf(open), open.compare && presetOf({ model: open.compare })]);
+  const [read] = await Promise.all([
+    filesAreRead(open.id),
+    presetOf(open),
+    open.compare && presetOf({ model: open.compare }),
+  ]);
   // The user may have opened another conversation meanwhile, or pressed Enter twice.
-  if (chats.open !== open || chats.run || input.value.trim() !== text) return;
+  if (!read || chats.open !== open || chats.run || input.value.trim() !== text) return;
   clearInput();
   draft.set("new", "");
   draft.set(chats.open.id, "");
   fitInput();
   const first = chats.isNew;
-  chats.send(text);
+  chats.send(text, takeFiles(open.id));
   // Each conversation has its own URL, so that the browser's back button leaves it.
   if (first) history.pushState(null, "", `#${chats.open.id}`);
   view.toEnd();

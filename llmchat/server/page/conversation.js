@@ -3,13 +3,15 @@
 // another window does not restore it.
 //
 // message: {id, parent, role, text, thinking, created, revision, state, error, model, request,
-//           usage, timing, window, reason, edited, deleted, pair, rounds}
+//           usage, timing, window, reason, edited, deleted, pair, rounds, files, sources, searched}
 // pair: the same for two answers that are compared, from two models to one message
 // rounds: the calls of tools before the text: see rounds.js
+// files, sources: see sources.js; searched: the names of files that were too long for the window
 // state: "complete", "writing", "stopped" (by the user) or "failed"
 
 import { checkedRounds, markdownOfRounds, MAX_ROUNDS, messagesOf } from "./rounds.js";
 import { SAMPLING } from "./sampling.js";
+import { checkedFiles, checkedSources, markdownOfFiles, markdownOfSources } from "./sources.js";
 
 const FORMAT = 1;
 const TITLE_LENGTH = 60;
@@ -29,7 +31,8 @@ export function newId() {
 export const isId = (text) => /^[0-9a-f]{24}$/.test(text);
 
 export function create(settings = {}) {
-  const { model = "", adapter = "", strength = 1, parameters = {}, tools = false } = settings;
+  const { model = "", adapter = "", strength = 1, parameters = {} } = settings;
+  const { tools = false, docs = [] } = settings;
   const now = Date.now();
   return {
     format: FORMAT,
@@ -46,6 +49,7 @@ export function create(settings = {}) {
     system: "",
     compare: "",
     tools,
+    docs: [...docs],
     messages: {},
     chosen: {},
   };
@@ -126,8 +130,9 @@ export function modelName({ model, adapter, strength }) {
 /**
  * The body of the request for `answer`. If the answer already has text, the model continues it.
  * tools: the definitions of tools. After too many rounds the model must answer without a call.
+ * docs: the names of the documents to search.
  */
-export function requestFor(conversation, answer, tools = []) {
+export function requestFor(conversation, answer, tools = [], docs = []) {
   const { model, system, parameters } = answer.request;
   const messages = pathTo(conversation, answer).flatMap((message) =>
     messagesOf(message, message.id !== answer.id),
@@ -143,6 +148,7 @@ export function requestFor(conversation, answer, tools = []) {
     ),
     ...(tools.length ? { tools } : {}),
     ...(tools.length && answer.rounds?.length >= MAX_ROUNDS ? { tool_choice: "none" } : {}),
+    ...(docs.length ? { docs } : {}),
     show_prompt: true,
     stream: true,
     stream_options: { include_usage: true },
@@ -168,6 +174,7 @@ export function merge(mine, other) {
       "pinned",
       "compare",
       "tools",
+      "docs",
       "model",
       "adapter",
       "strength",
@@ -218,7 +225,8 @@ export function markdownOf(conversation) {
   if (conversation.system) parts.push("## System", conversation.system);
   for (const message of path(conversation)) {
     const title = message.role === "user" ? "You" : message.model || "Answer";
-    parts.push(`## ${title}`, ...markdownOfRounds(message), message.text);
+    parts.push(`## ${title}`, ...markdownOfFiles(message), ...markdownOfRounds(message));
+    parts.push(message.text, ...markdownOfSources(message));
   }
   return `${parts.map((part) => part.trim()).join("\n\n")}\n`;
 }
@@ -268,6 +276,8 @@ export function checked(value) {
     if (typeof fresh[name] !== type || fresh[name] === null)
       throw new Error(`a conversation has an invalid "${name}"`);
   }
+  if (!Array.isArray(fresh.docs) || !fresh.docs.every((name) => typeof name === "string"))
+    throw new Error('a conversation has an invalid "docs"');
   if (!isId(fresh.id)) fresh.id = newId();
   fresh.title = fresh.title.slice(0, MAX_TITLE_LENGTH);
   for (const [id, message] of Object.entries(value.messages))
@@ -310,6 +320,9 @@ function checkedMessage(id, message, all) {
     ...(message.rounds && message.role === "assistant"
       ? { rounds: checkedRounds(message.rounds) }
       : {}),
+    ...(message.files ? { files: checkedFiles(message.files) } : {}),
+    ...(message.sources ? { sources: checkedSources(message.sources) } : {}),
+    ...(Array.isArray(message.searched) ? { searched: message.searched.map(String) } : {}),
     id,
     parent: message.parent,
     role: message.role,

@@ -6,8 +6,10 @@ import { app, modelOf } from "./app.js";
 import { Chats } from "./chats.js";
 import { clearInput, listenToComposer, saveDraft } from "./composer.js";
 import { contextOf, contextText } from "./context.js";
+import { listenToDocs, loadDocs } from "./docs.js";
 import { find } from "./dom.js";
 import { Drawers } from "./drawers.js";
+import { enableFiles, listenToFiles } from "./files.js";
 import { Keeper } from "./keeper.js";
 import { notice, say } from "./notices.js";
 import { Panel } from "./panel.js";
@@ -64,6 +66,8 @@ function listen() {
   document.addEventListener("keydown", onKey);
   listenToComposer();
   listenToPicker();
+  listenToFiles();
+  listenToDocs((docs) => setAndRemember({ docs }));
   find("#new").addEventListener("click", newChat);
   find("#context").addEventListener("click", () => {
     notice(contextText(contextOf(app.chats.open, modelOf(app.chats.open))));
@@ -148,12 +152,14 @@ async function start() {
   try {
     [server, app.models] = await signedIn(() => Promise.all([api.settings(), api.models()]));
     if (server.tools) await loadTools();
+    if (server.files) await loadDocs();
   } catch (error) {
     return showProblem(error);
   }
   find("#sign-out").hidden = !api.key();
   const { store, where, delay } = await openStore(server.history);
   find("#where").textContent = where;
+  enableFiles(Boolean(server.files));
   find("#about").textContent = server.version ? `llmchat ${server.version}` : "";
   const keeper = createKeeper(store, delay);
   app.panel = new Panel(setAndRemember);

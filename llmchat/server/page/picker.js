@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { app, modelOf } from "./app.js";
 import { contextOf, drawContext } from "./context.js";
+import { drawDocs } from "./docs.js";
 import { el, find } from "./dom.js";
 import { LoadingWatch } from "./loading.js";
 import { drawOptions, shortNames } from "./models.js";
@@ -27,14 +28,15 @@ export function defaults() {
     strength: adapter ? (last.strength ?? 1) : 1,
     parameters: last.parameters ?? {},
     tools: last.tools === true,
+    docs: Array.isArray(last.docs) ? last.docs : [],
   };
 }
 
 /** Change settings of the open conversation, and make them the defaults of new ones. */
 export function setAndRemember(settings) {
   app.chats.set(settings);
-  const { model, adapter, strength, parameters, tools } = app.chats.open;
-  preferences.save({ model, adapter, strength, parameters, tools });
+  const { model, adapter, strength, parameters, tools, docs } = app.chats.open;
+  preferences.save({ model, adapter, strength, parameters, tools, docs });
 }
 
 /** Request which models are loaded now. */
@@ -52,6 +54,7 @@ export function drawModels() {
   drawCompare();
   drawAdapters(open);
   drawToolSwitch();
+  drawDocs();
   app.panel.show(open);
   presetOf(open).then(
     (preset) => app.chats.open.model === open.model && app.panel.showPreset(preset),

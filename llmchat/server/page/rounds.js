@@ -20,7 +20,8 @@ export function argumentsOf(call) {
 }
 
 /** A message of the tree as messages of a request. closed: another message follows. */
-export function messagesOf({ role, text, rounds = [] }, closed) {
+export function messagesOf({ role, text, rounds = [], files = [] }, closed) {
+  if (files.length) return [{ role, content: [...files.map(asFile), { type: "text", text }] }];
   const messages = rounds.flatMap((round) => [
     { role: "assistant", content: round.text, tool_calls: round.calls.map(asCall) },
     ...round.calls.map(({ id, result }) => ({
@@ -33,6 +34,8 @@ export function messagesOf({ role, text, rounds = [] }, closed) {
   if (text || (closed && rounds.length)) messages.push({ role, content: text });
   return messages;
 }
+
+const asFile = ({ id }) => ({ type: "file", file: { file_id: id } });
 
 function asCall(call) {
   // Servers refuse arguments that are not JSON.

@@ -2,6 +2,7 @@
 
 import { ApiError, chat } from "./api.js";
 import { requestFor } from "./conversation.js";
+import { offered } from "./docs.js";
 import { argumentsOf, collect, NOT_ALLOWED } from "./rounds.js";
 import { definitionsFor, isOffered, runTool } from "./tools.js";
 
@@ -157,7 +158,9 @@ export class Run {
     const sent = performance.now();
     let last = sent;
     Object.assign(this, { timing: undefined, firstAt: undefined, pieces: 0 });
-    const request = requestFor(this.conversation, message, definitionsFor(message.request));
+    const { docs } = message.request;
+    const tools = definitionsFor(message.request);
+    const request = requestFor(this.conversation, message, tools, offered(docs));
     for await (const chunk of chat(request, this.abort.signal)) {
       const { delta = {}, finish_reason: reason } = chunk.choices?.[0] ?? {};
       if (delta.content || delta.reasoning_content || delta.tool_calls) {
@@ -170,10 +173,12 @@ export class Run {
         if (delta.reasoning_content)
           message.thinking = (message.thinking ?? "") + delta.reasoning_content;
       }
+      if (delta.sources) message.sources = delta.sources;
       if (reason) message.reason = reason;
       if (chunk.usage) message.usage = chunk.usage;
       if (chunk.llmchat) {
         message.window = chunk.llmchat.window;
+        message.searched = chunk.llmchat.searched;
         this.prompt = chunk.llmchat.prompt;
       }
       this.onchange(this);

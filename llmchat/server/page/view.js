@@ -4,6 +4,7 @@ import { drawRounds } from "./cards.js";
 import { children, pairOf, path } from "./conversation.js";
 import { copy, el, iconButton } from "./dom.js";
 import { render } from "./markdown.js";
+import { drawFiles, drawSources, linkCitations } from "./sources.js";
 
 // Within this distance, in pixels, the view counts as being at the end.
 const NEAR = 48;
@@ -160,6 +161,8 @@ export class View {
         el("div", { class: "thought" }),
       ),
       rounds: el("div", { class: "rounds" }),
+      files: el("ul", { class: "sent-files", "aria-label": "Files", hidden: true }),
+      sources: el("div", { class: "sources", hidden: true }),
       body: el("div", { class: mine ? "body said" : "body markdown", dir: "auto" }),
       note: el("div", { class: "note" }),
       foot: el("div", { class: "foot" }),
@@ -168,9 +171,9 @@ export class View {
     row.item = el("article", { class: `message ${message.role}`, id: `message-${message.id}` });
     row.item.append(
       el("h2", { class: "hidden" }, mine ? "You" : "Answer"),
-      ...(mine ? [] : [row.rounds, row.thinking]),
+      ...(mine ? [row.files] : [row.rounds, row.thinking]),
       row.body,
-      ...(mine ? [] : [row.note]),
+      ...(mine ? [] : [row.sources, row.note]),
       row.foot,
     );
     return row;
@@ -181,6 +184,9 @@ export class View {
     const run = this.runOf(message);
     if (message.role === "user") row.body.textContent = message.text;
     else render(row.body, message.text);
+    drawFiles(row.files, message.files);
+    drawSources(row.sources, message);
+    linkCitations(row.body, message.sources);
     drawRounds(row.rounds, message, run);
     row.thinking.hidden = !message.thinking;
     if (message.thinking) row.thinking.lastChild.textContent = message.thinking;

@@ -23,6 +23,7 @@ def docs(state: ReplState, rest: str) -> Answer:
         state.documents.stop(name.strip())
     elif rest:
         state.documents.use(rest)
+    state.chat.search_docs(state.documents.named)
     used = ", ".join(state.documents.names)
     state.print(f"searched for each question: {used}" if used else "no documents are searched")
     unused = sorted({*index_names(state.world)} - {*state.documents.names})

@@ -1,13 +1,13 @@
 """The command that brings passages of past chats in: recall."""
 
 from llmchat.conversation import Message
+from llmchat.docs_material import MOST_PASSAGES
 from llmchat.errors import UsageError
 from llmchat.memory.types import Hit
 from llmchat.models.past_chats import PastChats
 from llmchat.models.sessions import saved_history
 from llmchat.output.progress import ByteProgress
 from llmchat.ui.docs_question import with_hits
-from llmchat.ui.documents import MOST_PASSAGES
 from llmchat.ui.slash.registry import Answer, command
 from llmchat.ui.state import ReplState
 

@@ -71,7 +71,7 @@ def load(state: ReplState, rest: str) -> Answer:
         state.print(
             f"note: continuing with {state.chat.preset.name}; /model or /lora choose another"
         )
-        state.chat.open(session.id, session.settings)
+        state.open_session(session)
     status.recount(state.chat)
     transcript.print_last_exchange(state)
     return None
