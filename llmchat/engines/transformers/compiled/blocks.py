@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.functional import pad, softplus
 
 from llmchat.engines.transformers.compiled import structs
 from llmchat.engines.transformers.compiled.latent import LatentParts
+from llmchat.engines.transformers.compiled.matrices import MatrixLoader
 from llmchat.engines.transformers.compiled.recurrent import (
     RECURRENT,
     RecurrentLoader,
@@ -35,7 +35,7 @@ from llmchat.engines.transformers.families.blocks import Norm as NormPlan
 from llmchat.engines.transformers.families.check import linears_of
 from llmchat.engines.transformers.families.distance import DistanceBias
 from llmchat.engines.transformers.families.plan import Plan, Step
-from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import finite
 from llmchat.engines.transformers.weights import Tensors
 
 # The order of the enumerations in model.h.
@@ -95,12 +95,12 @@ class BlockLoader:
     def __init__(self, plan: Plan, tensors: Tensors, refs: TensorRefs):
         self._plan, self._tensors, self._refs = plan, tensors, refs
         self._rotaries: list[blocks.Rotary] = []
-        self._parts = LatentParts(refs, self)
+        self._matrices = MatrixLoader(tensors, refs)
+        self._parts = LatentParts(refs, self._matrices)
         self._linears = 0
         self._distances: dict[str, int] = {}
         self._recurrent = RecurrentLoader(tensors, refs, self)
         self._streams = StreamLoader(self)
-        self._whole: tuple[str, tuple[Tensor, Tensor]] | None = None
 
     def model(self) -> structs.Model:
         plan = self._plan
@@ -108,11 +108,14 @@ class BlockLoader:
         layer_inputs = self._layer_inputs()
         rotaries = (structs.Rotary * len(self._rotaries))(*map(self._rotary, self._rotaries))
         embedding, head = plan.embedding, plan.head
+        # In this order: a tied head is packed once.
+        tokens, last = self._matrices.tokens(plan), self._matrices.head(plan)
         return structs.Model(
             len(array), plan.encoder.block_count if plan.encoder else 0, self._linears,
             plan.hidden, plan.vocabulary, len(rotaries),
-            self._embedding(), self._positions(), self._refs.keep(rotaries), array,
-            self.norm(embedding.norm), self.norm(plan.norm), self._head(),
+            None if tokens.weight else self._matrices.embedding(plan),
+            self._positions(), self._refs.keep(rotaries), array,
+            self.norm(embedding.norm), self.norm(plan.norm), last, tokens,
             embedding.scale, head.scale, head.softcap, layer_inputs,
         )  # fmt: skip
 
@@ -131,8 +134,9 @@ class BlockLoader:
     def _block(self, step: Step, number: int) -> structs.Block:
         first, own = self._linears, linears_of(step.block)
         self._linears += len(own)
-        matrices = (Matrix * len(own))(*map(self.matrix, own))
         details, inputs = self._details(step.block, number)
+        reorders = isinstance(step.block, blocks.Attention | blocks.Mlp)
+        matrices = (Matrix * len(own))(*self._matrices.of_block(own, inputs, reorders))
         return structs.Block(
             _KINDS.index(type(step.block)), first, len(own), inputs, self._refs.keep(matrices),
             self._refs.keep(details), self.norm(step.norm), self.norm(step.post_norm),
@@ -241,8 +245,9 @@ class BlockLoader:
         table = self._tensors.get(inputs.embedding).to(torch.bfloat16).contiguous()
         shape = inputs.vocabulary, inputs.linear.out
         address = self._refs.pointer(table, torch.bfloat16, shape, inputs.embedding)
+        matrix = self._matrices.matrix(inputs.linear)
         found = structs.LayerInputs(
-            address, inputs.vocabulary, self.matrix(inputs.linear), self.norm(inputs.norm),
+            address, inputs.vocabulary, matrix, self.norm(inputs.norm),
             inputs.scale, inputs.linear_scale, inputs.factor,
         )  # fmt: skip
         return self._refs.keep(found)
@@ -273,48 +278,6 @@ class BlockLoader:
             address, shift, norm.width, group, norm.epsilon, norm.kind == "layer",
             shape != (norm.width,),
         )  # fmt: skip
-
-    def matrix(self, linear: Linear) -> Matrix:
-        """Rows of a weight in 8 bits. Parts of one weight are quantised once."""
-        name = linear.module
-        if self._whole is None or self._whole[0] != name:
-            self._whole = name, self.int8(linear)
-        weight, scb = self._whole[1]
-        rows = slice(linear.first, linear.first + linear.out)
-        shift = None
-        if linear.bias in self._tensors.shapes:
-            shift = self._tensors.get(linear.bias)[rows]
-        shape = linear.out, linear.in_
-        return self._refs.matrix(weight[rows], scb[rows], shift, shape=shape, name=name)
-
-    def int8(self, linear: Linear) -> tuple[Tensor, Tensor]:
-        """The whole weight and the scales of its rows."""
-        pair = self._tensors.int8(linear.weight)
-        return pair or quantise_rows(self._tensors.get(linear.weight), linear.weight)
-
-    def _head(self) -> Matrix:
-        """The output head in 8 bits, which halves the largest matrix of a small model."""
-        plan, tensors = self._plan, self._tensors
-        pair = tensors.head_int8()
-        if pair is None:
-            name = plan.embedding.weight if plan.head.is_tied else plan.head.linear.weight
-            pair = quantise_rows(tensors.get(name), name)
-        bias = plan.head.linear.bias
-        shift = tensors.get(bias) if bias in tensors.shapes else None
-        shape = plan.vocabulary, plan.hidden
-        return self._refs.matrix(*pair, shift, shape=shape, name="lm_head")
-
-    def _embedding(self) -> int:
-        """bfloat16. A mapped one of that type is not checked for NaN: that would read gigabytes.
-
-        An invalid row makes its logits NaN.
-        """
-        name = self._plan.embedding.weight
-        embedding = self._tensors.get(name)
-        if embedding.dtype != torch.bfloat16:
-            embedding = finite(embedding.to(torch.bfloat16), name)
-        shape = self._plan.vocabulary, self._plan.hidden
-        return self._refs.pointer(embedding.contiguous(), torch.bfloat16, shape, name)
 
     def _positions(self) -> int | None:
         """The learned positions from the one of the first token on."""

@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 
 from llmchat.engines.transformers.compiled.kernels import Kernels, Unavailable
+from llmchat.engines.transformers.quantised.packed import pack
+from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.process.programs import which
 
 _SOURCES = Path(__file__).with_name("csrc")
@@ -154,13 +156,15 @@ def _verified(path: Path) -> Kernels:
     """The library, if it computes small products correctly."""
     kernels = Kernels(path)
     weight = (torch.arange(48 * 80) * 37 % 255 - 127).to(torch.int8).view(48, 80)
-    scb = torch.full((48,), 127.0)
-    x = (torch.arange(5 * 80) * 61 % 201 - 100).float().view(5, 80)
-    exact = x.double() @ weight.double().T
-    for rows in (1, 5):
-        product = kernels.multiply([(weight, scb)], x[:rows].contiguous())[0]
-        if (product - exact[:rows]).abs().max() > 0.02 * exact.abs().max():
-            raise Unavailable(f"{path} computes wrong products")
+    codes = weight.view(torch.uint8) & 15
+    grouped = GroupedWeight(codes, 4, 80, 80, torch.ones(48, 1), zero=8)
+    x = (torch.arange(9 * 80) * 61 % 201 - 100).float().view(9, 80)
+    for one, exact in (((weight, torch.full((48,), 127.0)), weight), (pack(grouped), codes - 8.0)):
+        products = x.double() @ exact.double().T
+        for rows in (1, 5, 9):
+            product = kernels.multiply([one], x[:rows].contiguous())[0]
+            if (product - products[:rows]).abs().max() > 0.02 * products.abs().max():
+                raise Unavailable(f"{path} computes wrong products")
     return kernels
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines.guide import Mask
+from llmchat.engines.transformers.compiled.grouped import grouped_matrix
 from llmchat.engines.transformers.compiled.structs import (
     Candidate,
     Matrix,
@@ -22,6 +23,7 @@ from llmchat.engines.transformers.compiled.structs import (
     SequenceRows,
     TensorRefs,
 )
+from llmchat.engines.transformers.quantised.types import PackedWeight
 
 # probes.h: MAX_THREADS.
 _MAX_THREADS = 256
@@ -46,7 +48,8 @@ _SIGNATURES = {
     "llmchat_mask": (None, [c_void_p, c_void_p, c_int64, c_void_p]),
 }  # fmt: skip
 
-Weights = Sequence[tuple[Tensor, Tensor]]
+# int8 [out, in] and SCB [out], or a weight in groups.
+Weight = tuple[Tensor, Tensor] | PackedWeight
 
 
 class Unavailable(Exception):
@@ -123,22 +126,22 @@ class Kernels:
         kept = self._candidates[self._first.value : self._end.value]
         return {candidate.id: candidate.weight for candidate in kept}
 
-    def multiply(self, weights: Weights, x: Tensor) -> Tensor:
-        """x: float32 [rows, in], times each of (int8 [out, in], SCB [out]), all of one shape.
+    def multiply(self, weights: Sequence[Weight], x: Tensor) -> Tensor:
+        """x: float32 [rows, in], times each of the weights, all of one shape and order.
 
         Returns [matrices, rows, out].
         """
-        result = torch.empty(len(weights), x.shape[0], weights[0][0].shape[0])
+        result = torch.empty(len(weights), x.shape[0], _shape(weights[0])[0])
         self.product(weights, x, result)()
         return result
 
-    def product(self, weights: Weights, x: Tensor, result: Tensor) -> Callable[[], None]:
+    def product(self, weights: Sequence[Weight], x: Tensor, result: Tensor) -> Callable[[], None]:
         """A function that fills `result` as `multiply` does, each time it is called."""
-        refs, (out, in_), rows = TensorRefs(), weights[0][0].shape, x.shape[0]
-        if any(weight.shape != (out, in_) for weight, _ in weights):
+        refs, (out, in_), rows = TensorRefs(), _shape(weights[0]), x.shape[0]
+        if any(_shape(weight) != (out, in_) for weight in weights):
             raise ValueError("matrices of different shapes")
         count = len(weights)
-        matrices = (Matrix * count)(*(refs.matrix(*pair, shape=(out, in_)) for pair in weights))
+        matrices = (Matrix * count)(*(_matrix(refs, weight) for weight in weights))
         source = refs.pointer(x, torch.float32, (rows, in_))
         target = refs.pointer(result, torch.float32, (count, rows, out))
 
@@ -160,6 +163,17 @@ class Kernels:
 
     def _threads(self) -> int:
         return min(torch.get_num_threads(), _MAX_THREADS) if self._openmp.parallel else 1
+
+
+def _shape(weight: Weight) -> tuple[int, int]:
+    out, in_ = weight.shape if isinstance(weight, PackedWeight) else weight[0].shape
+    return out, in_
+
+
+def _matrix(refs: TensorRefs, weight: Weight) -> Matrix:
+    if isinstance(weight, PackedWeight):
+        return grouped_matrix(refs, weight, shape=weight.shape)
+    return refs.matrix(*weight, shape=_shape(weight))
 
 
 def _function(library: ctypes.CDLL, name: str) -> Any:

@@ -26,13 +26,20 @@ MAX_SHARED_HEADS, MAX_HEAD_DIM = 384, 1024
 MAX_STREAMS = 8
 
 
+class Grouping(Structure):
+    _fields_ = [
+        (name, c_int32)
+        for name in (
+            "bits", "halves", "block_groups", "scale_type", "scales",
+            "has_minimum", "has_minima", "has_zeros", "zero", "has_table",
+        )
+    ]  # fmt: skip
+
+
 class Matrix(Structure):
     _fields_ = [
-        ("weight", c_void_p),
-        ("scale", c_void_p),
-        ("bias", c_void_p),
-        ("out", c_int64),
-        ("in_", c_int64),
+        *((name, c_void_p) for name in ("weight", "scale", "bias", "grouping", "order")),
+        *((name, c_int64) for name in ("out", "in_", "block_bytes")),
     ]
 
 
@@ -247,6 +254,7 @@ class Model(Structure):
         ("embedding_norm", Norm),
         ("norm", Norm),
         ("head", Matrix),
+        ("tokens", Matrix),
         *((name, c_float) for name in ("embedding_scale", "logit_scale", "logit_softcap")),
         ("layer_inputs", c_void_p),
     ]
@@ -329,11 +337,13 @@ class TensorRefs:
         shape: what [out, in] must be.
         """
         out, in_ = shape
-        scale = self._per_output(scb, out, f"the scale of {name}", divisor=127)
-        shift = None if bias is None else self._per_output(bias, out, f"the bias of {name}")
-        return Matrix(self.pointer(weight, torch.int8, shape, name), scale, shift, out, in_)
+        scale = self.per_output(scb, out, f"the scale of {name}", divisor=127)
+        shift = None if bias is None else self.per_output(bias, out, f"the bias of {name}")
+        address = self.pointer(weight, torch.int8, shape, name)
+        return Matrix(address, scale, shift, None, None, out, in_, 0)
 
-    def _per_output(self, values: Tensor, out: int, name: str, divisor: int = 1) -> int:
+    def per_output(self, values: Tensor, out: int, name: str, divisor: int = 1) -> int:
+        """The address of a copy of `values`, [out], divided, and padded to whole panels."""
         check_shape(name, values, (out,))
         padded = pad(finite(values.float(), name) / divisor, (0, -out % PANEL_COLUMNS))
         return self.pointer(padded, torch.float32, (out + -out % PANEL_COLUMNS,))

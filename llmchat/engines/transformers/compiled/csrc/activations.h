@@ -19,15 +19,17 @@ typedef act_t act_x16 __attribute__((vector_size(LANES * sizeof(act_t))));
 /* Rows of activations, in tiles of `tile_rows`, in the order in which products read them:
  *
  *     q              [tiles][width / LANE_ACTS][tile_rows][LANE_ACTS]
- *     scale, offset  [tiles][groups][tile_rows]
+ *     scale, offset, term  [tiles][groups][tile_rows]
+ *     sum            [tiles][groups][2][tile_rows]
  *
  * width: `in` padded with zeros to whole cache lines. offset: the start value of a group's integer
- * sum, which cancels the 128 that vpdpbusd adds to each weight. */
+ * sum, which cancels the 128 that vpdpbusd adds to each weight. sum: of q of each half of a group;
+ * term: minus the sum of q * scale of a group. */
 typedef struct {
     int64_t rows, tile_rows, in, width, groups;
     act_t *q;
-    float *scale;
-    int32_t *offset;
+    float *scale, *term;
+    int32_t *offset, *sum;
 } Activations;
 
 INLINE float group_max(const float *group) {
@@ -48,12 +50,12 @@ static void quantise(const Activations *acts, int64_t row, const float *x, int64
         if (count < GROUP) values = memcpy(tail, values, count * sizeof *tail);
         float peak = group_max(values), inverse = peak > 0 ? 127.0f / peak : 0.0f;
         act_t q[GROUP];
-        i32x16 total = {};
+        int32_t sums[2];
         for (int i = 0; i < GROUP; i += LANES) {
             i32x16 rounded = round_to_i32(load(values + i) * inverse);
             act_x16 narrow = __builtin_convertvector(rounded, act_x16);
             memcpy(q + i, &narrow, sizeof narrow);
-            total += rounded;
+            sums[i / LANES] = reduce_add_i32(rounded);
             if (residual) {
                 f32x16 restored = __builtin_convertvector(rounded, f32x16) * (peak / 127.0f);
                 store(residual + first + i, load(values + i) - restored);
@@ -64,8 +66,13 @@ static void quantise(const Activations *acts, int64_t row, const float *x, int64
         for (int64_t i = 0; i < GROUP; i += LANE_ACTS)
             memcpy(target + i * acts->tile_rows, q + i, 4);
         int64_t index = (tile * acts->groups + group) * acts->tile_rows + row_in_tile;
+        /* NaN quantises to arbitrary integers. */
+        uint32_t total = (uint32_t)sums[0] + (uint32_t)sums[1];
         acts->scale[index] = peak / 127.0f;
-        acts->offset[index] = (int32_t)(-128u * (uint32_t)reduce_add_i32(total));
+        acts->offset[index] = (int32_t)(-128u * total);
+        acts->term[index] = -((float)(int32_t)total * (peak / 127.0f));
+        for (int half = 0; half < 2; half++)
+            acts->sum[index + (tile * acts->groups + group + half) * acts->tile_rows] = sums[half];
     }
 }
 

@@ -287,6 +287,7 @@ static void run_attention(Worker *worker, const Block *block) {
     attend(worker, a);
     prepare_input(worker, (Source){.kind = FROM_ATTENTION,
                                    .width = a->queries.count * a->values.width,
-                                   .attention = a});
+                                   .attention = a,
+                                   .order = block->linear[block->inputs].order});
     run_output(worker, block, block->inputs);
 }

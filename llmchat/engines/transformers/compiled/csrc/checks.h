@@ -1,10 +1,38 @@
 /* What the caller must guarantee; the checked build verifies it. */
 #pragma once
 #include "attention_kernel.h"
+#include "grouped_scales.h"
 #include "model.h"
 
+/* Bytes of 16 rows, see packed_bytes in quantised/packed.py. */
+static int64_t block_bytes_of(const Grouping *g, int64_t in) {
+    int64_t group = CHUNK / g->halves, block = g->block_groups * group, bytes = 0;
+    int64_t number = g->scale_type == SCALE_F32 ? 4 : 2;
+    int64_t of_block = number * (1 + g->has_minimum) + g->has_zeros;
+    int64_t of_group = (g->scales != NO_SCALES) + g->has_minima;
+    for (int64_t first = 0; first < in; first += PIECE) {
+        int64_t end = MIN(first + PIECE, ROUND_UP(in, CHUNK));
+        int64_t blocks = (end + block - 1) / block - (first + block - 1) / block;
+        bytes += ROUND_UP(LANES * (blocks * of_block + (end - first) / group * of_group), 64);
+        bytes += (end - first) * 2 * g->bits;
+    }
+    return bytes;
+}
+
+static void check_grouping(const Matrix *matrix) {
+    const Grouping *g = matrix->grouping;
+    ASSERT(g->bits >= 2 && g->bits <= 8 && g->bits != 7 && (g->halves == 1 || g->halves == 2));
+    ASSERT(g->block_groups > 0 && g->zero >= 0 && g->zero < 256 && !matrix->scale);
+    ASSERT(!g->has_table || (g->bits == 4 && g->zero == 128));
+    ASSERT(matrix->block_bytes == block_bytes_of(g, matrix->in));
+    for (int64_t i = 0; matrix->order && i < matrix->in; i++)
+        ASSERT(matrix->order[i] >= 0 && matrix->order[i] < matrix->in);
+}
+
 static void check_matrix(const Matrix *matrix, int64_t out, int64_t in) {
-    ASSERT(matrix->weight && matrix->scale && matrix->out == out && matrix->in == in);
+    ASSERT(matrix->weight && matrix->out == out && matrix->in == in);
+    ASSERT(matrix->scale || matrix->grouping);
+    if (matrix->grouping) check_grouping(matrix);
 }
 
 static void check_norm(const Norm *norm, int64_t count) {
@@ -269,7 +297,8 @@ static void check_model(const Model *m) {
     ASSERT(m->blocks > 0 && m->hidden > 0);
     ASSERT(m->encoder_blocks >= 0 && m->encoder_blocks < m->blocks);
     ASSERT(m->vocabulary > 0 && m->vocabulary <= INT32_MAX);
-    ASSERT(m->embedding && m->block);
+    ASSERT(m->block);
+    if (!m->embedding) check_matrix(&m->tokens, m->vocabulary, m->hidden);
     check_norm(&m->norm, m->hidden);
     check_matrix(&m->head, m->vocabulary, m->hidden);
     for (int64_t i = 0; i < m->blocks; i++) check_block(m, m->block + i);
@@ -294,8 +323,8 @@ static void check_sequence(const Model *m, const SequenceRows *sequence, int enc
     for (int64_t i = 0; i < sequence->rows; i++)
         ASSERT(sequence->ids[i] >= 0 && sequence->ids[i] < m->vocabulary);
     for (int64_t i = begin; i < end; i++) {
-        const Attention *a = m->block[i].kind == MEMORY ? m->block[i].details
-                                                        : attention_of(m->block + i);
+        const Attention *a =
+            m->block[i].kind == MEMORY ? m->block[i].details : attention_of(m->block + i);
         if (a) ASSERT(sequence->keys[a->cache] && sequence->values[a->cache]);
         if (m->block[i].kind >= DELTA_NET && m->block[i].kind <= RWKV7_TIME)
             ASSERT(sequence->states[i]);

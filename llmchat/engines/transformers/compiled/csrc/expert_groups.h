@@ -67,9 +67,7 @@ static void group_rows(Worker *worker, const Block *block) {
 
 /* The part of activations that belongs to `count` places; q: where it begins. */
 static Activations part_of(Activations acts, int64_t q, int64_t count, int64_t in) {
-    acts = with_shape(acts, count, in);
-    acts.q += q, acts.scale += q / GROUP, acts.offset += q / GROUP;
-    return acts;
+    return moved_by(with_shape(acts, count, in), q);
 }
 
 /* What the inputs of a group read. */

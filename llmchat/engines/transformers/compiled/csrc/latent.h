@@ -31,8 +31,7 @@ static int64_t up_column(const LatentAttention *l, int64_t head, int is_back) {
 static Activations head_input(const Pass *pass, int64_t head, int64_t in) {
     int64_t rows = pass->rows, first = head * ROUND_UP(rows, TILE_ROWS) * ROUND_UP(in, CACHE_LINE);
     Activations acts = with_shape(pass->head_acts, rows, in);
-    acts.q += first, acts.scale += first / GROUP, acts.offset += first / GROUP;
-    return acts;
+    return moved_by(acts, first);
 }
 
 /* ---- live adapters of `up`: y += strength * scale * B A x, of which a head has some rows of B */
@@ -172,11 +171,12 @@ static void run_latent_inputs(Worker *worker, const Block *block) {
             norm_latent(pass, l, latent, row);
     }
     barrier(&worker->cursor);
-    run_head_products(worker, block, &(HeadProducts){.matrices = l->to_latent,
-                                                     .out = pass->wide,
-                                                     .stride = a->width,
-                                                     .head_stride = a->queries.stride,
-                                                     .is_back = 1});
+    run_head_products(worker, block,
+                      &(HeadProducts){.matrices = l->to_latent,
+                                      .out = pass->wide,
+                                      .stride = a->width,
+                                      .head_stride = a->queries.stride,
+                                      .is_back = 1});
 }
 
 /* ---- values */
@@ -204,10 +204,11 @@ static void run_latent_values(Worker *worker, const Block *block) {
     for (int64_t unit; (unit = loop_next(&worker->cursor)) >= 0;)
         prepare_sum(worker, block, unit / heads, unit % heads);
     barrier(&worker->cursor);
-    run_head_products(worker, block, &(HeadProducts){.matrices = l->to_values,
-                                                     .out = pass->mixed,
-                                                     .stride = heads * width,
-                                                     .head_stride = width});
+    run_head_products(worker, block,
+                      &(HeadProducts){.matrices = l->to_values,
+                                      .out = pass->mixed,
+                                      .stride = heads * width,
+                                      .head_stride = width});
 }
 
 static void run_latent_attention(Worker *worker, const Block *block) {
@@ -216,7 +217,6 @@ static void run_latent_attention(Worker *worker, const Block *block) {
     run_latent_inputs(worker, block);
     attend(worker, &l->attention);
     run_latent_values(worker, block);
-    prepare_input(worker,
-                  (Source){.kind = FROM_ROWS, .width = width, .rows = worker->pass->mixed});
+    prepare_input(worker, (Source){.kind = FROM_ROWS, .width = width, .rows = worker->pass->mixed});
     run_output(worker, block, block->linear_count - 1);
 }

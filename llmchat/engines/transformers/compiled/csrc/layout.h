@@ -4,8 +4,8 @@
 #include "activations.h"
 #include "attention_shares.h"
 #include "expert_memory.h"
+#include "grouped.h"
 #include "model.h"
-#include "products.h"
 #include "sizes.h"
 #include "thread_team.h"
 
@@ -54,6 +54,7 @@ typedef struct {
     float *prepared;          /* where the input of the next product is computed, [rows, in] */
     const float *unquantised; /* the input itself: there, or rows that need no computation */
     float *residual_row;      /* the rounding errors of one row */
+    float *ordered_row;       /* one row in the order of a matrix */
     float *product;           /* results of one panel */
     float *state;             /* see merge_span */
     float *value_row;         /* the values of one row */
@@ -102,7 +103,9 @@ static Activations alloc_activations(Arena *arena, int64_t rows, int64_t widest_
     rows = ROUND_UP(rows, TILE_ROWS);
     acts.q = arena_alloc(arena, rows * width * sizeof(act_t));
     acts.scale = alloc_floats(arena, rows * width / GROUP);
+    acts.term = alloc_floats(arena, rows * width / GROUP);
     acts.offset = arena_alloc(arena, rows * width / GROUP * sizeof(int32_t));
+    acts.sum = arena_alloc(arena, 2 * rows * width / GROUP * sizeof(int32_t));
     return acts;
 }
 
@@ -110,6 +113,13 @@ static Activations alloc_activations(Arena *arena, int64_t rows, int64_t widest_
 static Activations with_shape(Activations acts, int64_t rows, int64_t in) {
     acts.rows = rows, acts.tile_rows = rows <= GEMV_MAX_ROWS ? 1 : TILE_ROWS;
     acts.in = in, acts.width = ROUND_UP(in, CACHE_LINE), acts.groups = acts.width / GROUP;
+    return acts;
+}
+
+/* The activations that begin `q` numbers further on. */
+static Activations moved_by(Activations acts, int64_t q) {
+    acts.q += q, acts.scale += q / GROUP, acts.term += q / GROUP;
+    acts.offset += q / GROUP, acts.sum += q / GROUP * 2;
     return acts;
 }
 
@@ -262,6 +272,7 @@ static void lay_out_worker(Worker *worker, Arena *arena) {
     worker->own_residual = alloc_activations(arena, own_rows, sizes->two_term);
     worker->residual_row = alloc_floats(arena, ROUND_UP(sizes->two_term, CACHE_LINE));
     worker->own_unquantised = alloc_floats(arena, REDUNDANT_ROWS * sizes->input);
+    worker->ordered_row = alloc_floats(arena, sizes->input);
     worker->product = alloc_floats(arena, 2 * rows * PANEL_COLUMNS);
     worker->panel = arena_alloc(arena, PANEL_DEPTH * PANEL_COLUMNS * sizeof(packed_t));
     worker->state = alloc_floats(arena, 2 + sizes->value);

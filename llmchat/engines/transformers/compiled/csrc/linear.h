@@ -59,9 +59,37 @@ static RowBlock block_of(const Matrix *matrix, int64_t first, const int8_t *next
     return block;
 }
 
-/* worker->product: [rows][32], without the scales of the weights. residual: the second term of the
- * activations, or NULL. ahead: rows of weights to the next panel. */
-static void multiply_rows(Worker *worker, const Activations *acts, const Activations *residual,
+/* The product of the second term, behind that of the first, is added to it. */
+static void add_second_term(float *product, int64_t rows) {
+    int64_t count = rows * PANEL_COLUMNS;
+    for (int64_t i = 0; i < count; i += LANES)
+        store(product + i, load(product + i) + load(product + count + i));
+}
+
+/* Panels of which a side is grouped. Sides of two kinds, which are rare, are not unpacked to a
+ * panel: each tile reads their codes again. */
+static void multiply_grouped(Worker *worker, const Activations *acts, const Activations *residual,
+                             const Panel *panel, int64_t ahead) {
+    const Grouping *left = panel->left->grouping, *right = panel->right->grouping;
+    float *out = worker->product;
+    if (acts->rows > TILE_ROWS && left && right && are_alike(left, right)) {
+        Side sides[] = {side_of(panel->left, panel->column),
+                        side_of(panel->right, panel->right_column)};
+        multiply_grouped_panels(acts, residual, sides, ahead / LANES, (GroupedPanel *)worker->panel,
+                                out);
+        if (residual) add_second_term(out, acts->rows);
+        return;
+    }
+    for (int64_t first = 0; first < acts->rows; first += TILE_ROWS, out += TILE_ROWS * 32) {
+        int64_t count = MIN(TILE_ROWS, acts->rows - first);
+        if (left) stream_rows(acts, residual, first, count, panel->left, panel->column, out);
+        if (right)
+            stream_rows(acts, residual, first, count, panel->right, panel->right_column,
+                        out + LANES);
+    }
+}
+
+static void multiply_int8(Worker *worker, const Activations *acts, const Activations *residual,
                           const Panel *panel, int64_t ahead) {
     const int8_t *left = panel->left->weight + panel->column * acts->in;
     const int8_t *right = panel->right->weight + panel->right_column * acts->in;
@@ -71,11 +99,20 @@ static void multiply_rows(Worker *worker, const Activations *acts, const Activat
     RowBlock left_block = block_of(panel->left, panel->column, in_turn ? right : left + ahead);
     RowBlock right_block =
         block_of(panel->right, panel->right_column, (in_turn ? left : right) + ahead);
-    float *product = worker->product;
-    multiply_panel(acts, residual, &left_block, &right_block, worker->panel, product);
-    int64_t count = acts->rows * PANEL_COLUMNS;
-    for (int64_t i = 0; residual && i < count; i += LANES)
-        store(product + i, load(product + i) + load(product + count + i));
+    multiply_panel(acts, residual, &left_block, &right_block, worker->panel, worker->product);
+    if (residual) add_second_term(worker->product, acts->rows);
+}
+
+/* worker->product: [rows][32], without the scales of int8 rows. residual: the second term of the
+ * activations, or NULL. ahead: rows of weights to the next panel. */
+static void multiply_rows(Worker *worker, const Activations *acts, const Activations *residual,
+                          const Panel *panel, int64_t ahead) {
+    Panel rows = *panel;
+    if (rows.left->grouping) rows.left = rows.right, rows.column = rows.right_column;
+    if (rows.right->grouping) rows.right = rows.left, rows.right_column = rows.column;
+    if (!rows.left->grouping) multiply_int8(worker, acts, residual, &rows, ahead);
+    if (panel->left->grouping || panel->right->grouping)
+        multiply_grouped(worker, acts, residual, panel, ahead);
 }
 
 /* The same for the prepared activations. */
@@ -88,7 +125,8 @@ static void multiply_weights(Worker *worker, const Linears *linears, const Panel
 /* 16 finished outputs of a row of `matrix` from `column` on. hidden: see lora_up. */
 INLINE f32x16 finish(const float *product, const Matrix *matrix, int64_t column,
                      const SequenceRows *sequence, int64_t linear, const bf16 *hidden) {
-    f32x16 y = load(product) * load(matrix->scale + column);
+    f32x16 y = load(product);
+    if (matrix->scale) y *= load(matrix->scale + column);
     if (matrix->bias) y += load(matrix->bias + column);
     return lora_up(y, column, sequence, linear, hidden);
 }

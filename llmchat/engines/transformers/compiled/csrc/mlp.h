@@ -47,7 +47,11 @@ static void run_mlp(Worker *worker, const Block *block) {
     int64_t inner = block->linear->out;
     prepare_input(worker, block_input(worker, block));
     (cuts_gates(block) ? run_cut_inputs : run_mlp_inputs)(worker, block);
-    prepare_input(worker,
-                  (Source){.kind = FROM_ROWS, .two_term = 1, .width = inner, .rows = pass->inner});
+    const Matrix *output = block->linear + block->inputs;
+    prepare_input(worker, (Source){.kind = FROM_ROWS,
+                                   .two_term = needs_two_terms(output),
+                                   .width = inner,
+                                   .rows = pass->inner,
+                                   .order = output->order});
     run_output(worker, block, block->inputs);
 }

@@ -7,11 +7,25 @@
 #include "assertions.h"
 #include "vectors.h"
 
+enum { SCALE_F16, SCALE_BF16, SCALE_F32 };
+enum { NO_SCALES, UNSIGNED_SCALES, SIGNED_SCALES, SHARED_BYTES };
+
+/* How weights are grouped, see quantised/packed.py. halves: 1 for groups of 32, 2 for groups of 16;
+ * block_groups: groups of a block. scale_type, scales: of the enumerations above. */
+typedef struct {
+    int32_t bits, halves, block_groups, scale_type, scales;
+    int32_t has_minimum, has_minima, has_zeros, zero, has_table;
+} Grouping;
+
+/* Rows in 8 bits, or, with a grouping, of groups: `weight` is what packed.py makes, block_bytes of
+ * it for each 16 rows; there is no scale. order: column c is input order[c]; or NULL. */
 typedef struct {
     const int8_t *weight; /* [out, in] */
     const float *scale;   /* [out], padded to 32: a weight is int8 * scale */
     const float *bias;    /* the same, or NULL */
-    int64_t out, in;
+    const Grouping *grouping;
+    const int32_t *order;
+    int64_t out, in, block_bytes;
 } Matrix;
 
 /* Of each `group` of `count` numbers. weight, bias: [count], or [group] for all groups alike
@@ -233,12 +247,12 @@ typedef struct {
  * next number. encoder_blocks: so many of the first blocks are those of an encoder. */
 typedef struct {
     int64_t blocks, encoder_blocks, linears, hidden, vocabulary, rotaries;
-    const bf16 *embedding;  /* [vocabulary, hidden] */
+    const bf16 *embedding;  /* [vocabulary, hidden], or NULL: `tokens`, a grouped matrix */
     const float *positions; /* learned, that of position 0 first; or NULL */
     const Rotary *rotary;
     const Block *block;
     Norm embedding_norm, norm;
-    Matrix head;
+    Matrix head, tokens;
     float embedding_scale, logit_scale, logit_softcap;
     const LayerInputs *layer_inputs;
 } Model;

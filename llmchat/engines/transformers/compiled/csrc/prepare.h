@@ -3,6 +3,7 @@
 #pragma once
 #include <math.h>
 
+#include "grouped_rows.h"
 #include "linear.h"
 #include "norms.h"
 
@@ -23,20 +24,29 @@ static void find_rotations(const Pass *pass, const SequenceRows *sequence, int64
     }
 }
 
+static void read_embedding(const Model *m, int64_t token, float *x) {
+    if (!m->embedding) {
+        read_grouped_row(&m->tokens, token, x);
+        return;
+    }
+    const bf16 *embedding = m->embedding + token * m->hidden;
+    for (int64_t i = 0; i < m->hidden; i++) x[i] = bf16_to_float(embedding[i]);
+}
+
 /* Start a row: its embedding and rotations. */
 static void embed_row(const Pass *pass, int64_t row) {
     const Model *m = pass->model;
     int32_t index = pass->sequence_of[row];
     const SequenceRows *sequence = pass->sequences + index;
     int64_t in_sequence = row - pass->first_row[index], position = sequence->past + in_sequence;
-    const bf16 *embedding = m->embedding + sequence->ids[in_sequence] * m->hidden;
     const float *learned = m->positions ? m->positions + position * m->hidden : NULL;
     float *x = pass->x + row * m->hidden;
     int32_t invalid = 0;
+    read_embedding(m, sequence->ids[in_sequence], x);
     for (int64_t i = 0; i < m->hidden; i++) {
-        x[i] = bf16_to_float(embedding[i]) * m->embedding_scale;
+        invalid |= !(__builtin_fabsf(x[i]) < __builtin_inff());
+        x[i] *= m->embedding_scale;
         if (learned) x[i] += learned[i];
-        invalid |= (embedding[i] & 0x7f80) == 0x7f80;
     }
     if (invalid) __atomic_store_n(pass->has_invalid + index, 1, __ATOMIC_RELAXED);
     if (m->embedding_norm.count) norm_group(&m->embedding_norm, x, 0);
@@ -85,14 +95,21 @@ enum { FROM_ROWS, FROM_ATTENTION, FROM_FINAL_NORM };
 
 /* rows: [R, width]; norm: of them, or NULL. two_term: whether the activations get 16 bits, as the
  * sum of two terms of 8: those within the MLP, whose outliers are the widest, and the input of the
- * output head. For the others the gain in quality is not worth the time (docs/log.md). */
+ * output head. For the others the gain in quality is not worth the time (docs/log.md). order: of
+ * the columns of the matrices that read it, or NULL. */
 typedef struct {
     int kind, two_term;
     int64_t width;
     const float *rows;
     const Norm *norm;
     const Attention *attention;
+    const int32_t *order;
 } Source;
+
+/* Weights of few bits are less exact than activations of 8 bits. */
+static int needs_two_terms(const Matrix *matrix) {
+    return !matrix->grouping || matrix->grouping->bits == 8;
+}
 
 /* What the inputs of a block read. */
 static Source block_input(const Worker *worker, const Block *block) {
@@ -100,7 +117,8 @@ static Source block_input(const Worker *worker, const Block *block) {
     return (Source){.kind = FROM_ROWS,
                     .width = pass->model->hidden,
                     .rows = block->reads_saved ? pass->saved : pass->x,
-                    .norm = block->norm.count ? &block->norm : NULL};
+                    .norm = block->norm.count ? &block->norm : NULL,
+                    .order = block->linear_count ? block->linear->order : NULL};
 }
 
 /* Columns [begin, end) of one row. */
@@ -118,7 +136,12 @@ static void prepare_row(Worker *worker, const Source *source, int64_t row, int64
         squares = norm_row(source->norm, source->rows + source_row * acts->in, begin, end, target);
     int64_t first = begin / GROUP, last = end == acts->in ? acts->groups : end / GROUP;
     float *residual = worker->two_term ? worker->residual_row : NULL;
-    quantise(acts, row, worker->unquantised + row * acts->in, first, last, residual);
+    const float *x = worker->unquantised + row * acts->in;
+    if (source->order) {
+        for (int64_t i = 0; i < acts->in; i++) worker->ordered_row[i] = x[source->order[i]];
+        x = worker->ordered_row;
+    }
+    quantise(acts, row, x, first, last, residual);
     if (residual) quantise(&worker->residual, row, residual, first, last, NULL);
     if (!is_final) return;
     /* Quantisation turns NaN and infinity into numbers: the logits must not look valid. */
@@ -145,6 +168,7 @@ static void prepare_input(Worker *worker, Source source) {
     }
     int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     int64_t parts = (UNITS_PER_THREAD * worker->cursor.threads + tiles - 1) / tiles;
+    if (source.order) parts = 1;
     /* A part has whole groups and whole heads; a head is a multiple of half a group. */
     int64_t multiple = GROUP;
     if (source.kind == FROM_ATTENTION) {

@@ -11,6 +11,7 @@ typedef struct {
     int64_t count;
     float *out;
     Activations acts;
+    float *ordered; /* a row in the order of the matrices */
     Loop *loops;
     Worker *workers; /* [threads] */
     atomic_int arrived;
@@ -34,6 +35,7 @@ static void run_product_member(void *data) {
 static void lay_out_products(ProductTeam *team, Pass *pass, int threads, Arena *arena) {
     int64_t rows = pass->rows, in = team->matrices->in;
     team->acts = with_shape(alloc_activations(arena, rows, in), rows, in);
+    team->ordered = alloc_floats(arena, in);
     team->loops = arena_alloc(arena, (team->count + 1) * LOOP_SIZE(threads));
     team->workers = arena_alloc(arena, threads * sizeof(Worker));
     pass->sequence_of = arena_alloc(arena, rows * sizeof(int32_t));
@@ -60,8 +62,13 @@ int llmchat_multiply(const Matrix *matrices, int64_t count, const float *x, int6
     memset(memory, 0, sizes.used);
     Arena arena = {memory, 0};
     lay_out_products(&team, &pass, threads, &arena);
-    for (int64_t row = 0; row < rows; row++)
-        quantise(&team.acts, row, x + row * matrices->in, 0, team.acts.groups, NULL);
+    float *ordered = team.ordered;
+    for (int64_t row = 0; row < rows; row++) {
+        const float *source = x + row * matrices->in;
+        for (int64_t i = 0; matrices->order && i < matrices->in; i++)
+            ordered[i] = source[matrices->order[i]];
+        quantise(&team.acts, row, matrices->order ? ordered : source, 0, team.acts.groups, NULL);
+    }
     run_parallel(team.openmp, run_product_member, &team, threads);
     free(memory);
     return 0;

@@ -1,0 +1,356 @@
+/* Products with weights in groups of few bits (quantised/packed.py has their layout).
+ *
+ * Of a piece of columns, first the minima of all groups times the sums of the activations are taken
+ * away, then the products of all groups are added, in order; the sum within a group is exact in
+ * integers. Few rows and many rows do the same, so a row has the same bits in both. */
+#pragma once
+#include "grouped_dot.h"
+
+#define AHEAD_BYTES 6144 /* from what is read to what is prefetched */
+
+/* The activations of one row. */
+typedef struct {
+    const act_t *q;
+    const float *scale, *term;
+    const int32_t *sum;
+} ActRow;
+
+INLINE ActRow act_row(const Activations *acts, int64_t row) {
+    int64_t tile = row / acts->tile_rows, in_tile = row % acts->tile_rows;
+    int64_t groups = tile * acts->groups * acts->tile_rows;
+    return (ActRow){acts->q + tile * acts->tile_rows * acts->width + in_tile * LANE_ACTS,
+                    acts->scale + groups + in_tile, acts->term + groups + in_tile,
+                    acts->sum + 2 * groups + in_tile};
+}
+
+/* The start of the integer sum of a group, which takes `zero` from each code. sum: of the halves of
+ * the chunk, arbitrary numbers for activations that are not finite; halves: groups of a chunk. */
+INLINE int32_t start_of(int32_t zero, const int32_t *sum, int64_t half, const int halves,
+                        int64_t stride) {
+    uint32_t all = (uint32_t)sum[half * stride];
+    if (halves == 1) all += (uint32_t)sum[stride];
+    return (int32_t)(-(uint32_t)zero * all);
+}
+
+/* Minus the sum of the activations of a group. */
+INLINE float term_of_group(const ActRow *row, int64_t chunk, int64_t half, const int halves,
+                           int64_t stride) {
+    if (halves == 1) return row->term[chunk * stride];
+    return -(row->scale[chunk * stride] * row->sum[(2 * chunk + half) * stride]);
+}
+
+/* ---- few rows: the codes go from memory to the products */
+
+/* Of one matrix, 16 rows of it: what the products of a piece need. */
+typedef struct {
+    const Matrix *matrix;
+    const uint8_t *codes;
+    f32x16 scale[MOST_GROUPS], minimum[MOST_GROUPS];
+    int64_t first, chunks; /* of the piece in the row */
+} StreamPiece;
+
+INLINE void prefetch_ahead(const uint8_t *p, const int bytes) {
+#pragma GCC unroll 8
+    for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + AHEAD_BYTES + i, 0, 2);
+}
+
+/* totals[count] += the products of the rows with a piece. */
+INLINE void stream_piece(const StreamPiece *piece, const int bits, const int halves,
+                         const ActRow *rows, const int64_t count, const int64_t stride,
+                         f32x16 *totals) {
+    const Grouping *grouping = piece->matrix->grouping;
+    const uint8_t *codes = piece->codes;
+    if (has_minimum(grouping))
+        for (int64_t g = 0; g < piece->chunks * halves; g++)
+            for (int64_t r = 0; r < count; r++) {
+                float term =
+                    term_of_group(rows + r, piece->first + g / halves, g % halves, halves, stride);
+                totals[r] = fused_madd(splat(term), piece->minimum[g], totals[r]);
+            }
+    for (int64_t c = 0; c < piece->chunks; c++, codes += bits * 64) {
+        u8x64 unpacked[VECTORS];
+        prefetch_ahead(codes, bits * 64);
+        unpack_chunk(codes, bits, unpacked);
+        if (bits == 4 && grouping->has_table)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++)
+                unpacked[v] = look_up(unpacked[v], (const int8_t *)piece->matrix->weight);
+        for (int64_t r = 0; r < count; r++) {
+            int64_t chunk = piece->first + c;
+            const act_t *q = rows[r].q + chunk * CHUNK * stride;
+            f32x16 scale = splat(rows[r].scale[chunk * stride]);
+#pragma GCC unroll 2
+            for (int h = 0; h < halves; h++) {
+                const int32_t *sum = rows[r].sum + 2 * chunk * stride;
+                sums_t sums = sums_from(start_of(grouping->zero, sum, h, halves, stride));
+#pragma GCC unroll 8
+                for (int v = h * VECTORS / halves; v < (h + 1) * VECTORS / halves; v++)
+                    add_fours(&sums, unpacked + v, load_fours(q + 4 * v * stride, stride));
+                totals[r] = fused_madd(sums_as_float(sums) * scale, piece->scale[c * halves + h],
+                                       totals[r]);
+            }
+        }
+    }
+}
+
+/* The constants let the compiler keep codes in registers. */
+#define STREAM(bits)                                                                               \
+    case bits:                                                                                     \
+        if (halves == 2)                                                                           \
+            stream_piece(piece, bits, 2, rows, count, stride, totals);                             \
+        else if (count == 1 && stride == 1)                                                        \
+            stream_piece(piece, bits, 1, rows, 1, 1, totals);                                      \
+        else                                                                                       \
+            stream_piece(piece, bits, 1, rows, count, stride, totals);                             \
+        break
+
+static void stream_any(const StreamPiece *piece, const ActRow *rows, int64_t count, int64_t stride,
+                       f32x16 *totals) {
+    int halves = piece->matrix->grouping->halves;
+    switch (piece->matrix->grouping->bits) {
+        STREAM(2);
+        STREAM(3);
+        STREAM(4);
+        STREAM(5);
+        STREAM(6);
+        STREAM(8);
+    }
+}
+
+/* Where 16 rows from `column` on begin; the last ones for rows beyond the end. */
+static const uint8_t *grouped_rows(const Matrix *matrix, int64_t column) {
+    int64_t block = MIN(column, matrix->out - 1) / LANES;
+    return (const uint8_t *)matrix->weight + 64 * matrix->grouping->has_table +
+           block * matrix->block_bytes;
+}
+
+static int64_t chunks_of(int64_t in) { return (in + CHUNK - 1) / CHUNK; }
+
+/* 16 outputs from `column` on of `count` rows from `first` on, each 32 numbers behind the one
+ * before; residual: a second term of the same rows, or NULL. */
+static void stream_rows(const Activations *acts, const Activations *residual, int64_t first,
+                        int64_t count, const Matrix *matrix, int64_t column, float *out) {
+    const Grouping *grouping = matrix->grouping;
+    int64_t terms = residual ? 2 * count : count, chunks = chunks_of(matrix->in);
+    ActRow rows[2 * TILE_ROWS];
+    f32x16 totals[2 * TILE_ROWS] = {};
+    StreamPiece piece = {.matrix = matrix};
+    ScaleReader reader = {.at = grouped_rows(matrix, column)};
+    for (int64_t r = 0; r < terms; r++)
+        rows[r] = r < count ? act_row(acts, first + r) : act_row(residual, first + r - count);
+    for (; piece.first < chunks; piece.first += piece.chunks) {
+        piece.chunks = MIN(PIECE / CHUNK, chunks - piece.first);
+        read_scales(&reader, grouping, piece.chunks * grouping->halves, piece.scale, piece.minimum,
+                    1);
+        piece.codes = reader.at;
+        stream_any(&piece, rows, terms, acts->tile_rows, totals);
+        reader.at += piece.chunks * grouping->bits * 64;
+    }
+    for (int64_t r = 0; r < count; r++)
+        store(out + r * PANEL_COLUMNS, residual ? totals[r] + totals[count + r] : totals[r]);
+}
+
+/* ---- many rows: the codes of a piece are unpacked once, to a panel in the cache */
+
+/* Of 32 outputs: the 16 of `left` and of `right` alternate. */
+typedef struct {
+    u8x64 codes[PIECE / 4][2];
+    f32x16 scale[MOST_GROUPS][2], minimum[MOST_GROUPS][2];
+    int64_t first, chunks; /* of the piece in the rows */
+    int32_t zero, has_minimum;
+} GroupedPanel;
+
+_Static_assert(sizeof(GroupedPanel) <= PANEL_DEPTH * PANEL_COLUMNS * sizeof(packed_t),
+               "it takes the memory of a panel");
+
+/* What is prefetched while a panel is made and used: `lines` of both sides, `per_step` each time.
+ */
+typedef struct {
+    const uint8_t *at[2];
+    int64_t line, lines, per_step;
+} Ahead;
+
+INLINE void prefetch_some(Ahead *ahead) {
+    int64_t end = MIN(ahead->line + ahead->per_step, ahead->lines);
+    for (; ahead->line < end; ahead->line++) {
+        __builtin_prefetch(ahead->at[0] + ahead->line * CACHE_LINE, 0, 2);
+        __builtin_prefetch(ahead->at[1] + ahead->line * CACHE_LINE, 0, 2);
+    }
+}
+
+INLINE void unpack_side(GroupedPanel *panel, int side, const Matrix *matrix, const int bits,
+                        const uint8_t *codes, Ahead *ahead) {
+    for (int64_t c = 0; c < panel->chunks; c++, codes += bits * 64) {
+        u8x64 unpacked[VECTORS];
+        prefetch_some(ahead);
+        unpack_chunk(codes, bits, unpacked);
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) {
+            u8x64 numbers = unpacked[v];
+            if (bits == 4 && matrix->grouping->has_table)
+                numbers = look_up(numbers, matrix->weight);
+            panel->codes[c * VECTORS + v][side] = numbers;
+        }
+    }
+}
+
+/* The codes of one side of a panel. */
+static void fill_side(GroupedPanel *panel, int side, const Matrix *matrix, const uint8_t *codes,
+                      Ahead *ahead) {
+    switch (matrix->grouping->bits) {
+    case 2: unpack_side(panel, side, matrix, 2, codes, ahead); break;
+    case 3: unpack_side(panel, side, matrix, 3, codes, ahead); break;
+    case 4: unpack_side(panel, side, matrix, 4, codes, ahead); break;
+    case 5: unpack_side(panel, side, matrix, 5, codes, ahead); break;
+    case 6: unpack_side(panel, side, matrix, 6, codes, ahead); break;
+    case 8: unpack_side(panel, side, matrix, 8, codes, ahead); break;
+    }
+}
+
+/* total[rows][2] -= the minima of all groups times the sums of the activations. */
+INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, const int rows,
+                            const int halves, f32x16 total[TILE_ROWS][2]) {
+    for (int64_t g = 0; g < panel->chunks * halves; g++)
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            ActRow row = {first->q, first->scale + r, first->term + r, first->sum + r};
+            f32x16 term = splat(
+                term_of_group(&row, panel->first + g / halves, g % halves, halves, TILE_ROWS));
+            total[r][0] = fused_madd(term, panel->minimum[g][0], total[r][0]);
+            total[r][1] = fused_madd(term, panel->minimum[g][1], total[r][1]);
+        }
+}
+
+/* out[rows][32] (+)= the rows of a tile times a panel. */
+INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
+                         const int rows, const int halves, Ahead *ahead, float *out) {
+    ActRow row = act_row(acts, tile * TILE_ROWS);
+    f32x16 total[TILE_ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        total[r][0] = panel->first ? load(out + r * 32) : (f32x16){};
+        total[r][1] = panel->first ? load(out + r * 32 + 16) : (f32x16){};
+    }
+    if (panel->has_minimum) subtract_minima(panel, &row, rows, halves, total);
+    const act_t *q = row.q + panel->first * CHUNK * TILE_ROWS;
+    const float *scales = row.scale + panel->first * TILE_ROWS;
+    const int32_t *sum = row.sum + panel->first * 2 * TILE_ROWS;
+    const u8x64(*codes)[2] = panel->codes;
+    const f32x16(*scale)[2] = panel->scale;
+    for (int64_t c = 0; c < panel->chunks; c++, scales += TILE_ROWS, sum += 2 * TILE_ROWS) {
+        prefetch_some(ahead);
+#pragma GCC unroll 2
+        for (int h = 0; h < halves; h++, scale++) {
+            sums_t sums[TILE_ROWS][2];
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++)
+                sums[r][0] = sums[r][1] =
+                    sums_from(start_of(panel->zero, sum + r, h, halves, TILE_ROWS));
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS / halves; v++, q += 4 * TILE_ROWS, codes++)
+#pragma GCC unroll 6
+                for (int r = 0; r < rows; r++) {
+                    fours_t x = load_fours(q + r * LANE_ACTS, TILE_ROWS);
+                    add_fours(&sums[r][0], &codes[0][0], x);
+                    add_fours(&sums[r][1], &codes[0][1], x);
+                }
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++) {
+                f32x16 s = splat(scales[r]);
+                total[r][0] = fused_madd(sums_as_float(sums[r][0]) * s, scale[0][0], total[r][0]);
+                total[r][1] = fused_madd(sums_as_float(sums[r][1]) * s, scale[0][1], total[r][1]);
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        store(out + r * 32, total[r][0]);
+        store(out + r * 32 + 16, total[r][1]);
+    }
+}
+
+#define TILE(rows)                                                                                 \
+    case rows:                                                                                     \
+        if (halves == 1)                                                                           \
+            grouped_tile(panel, acts, tile, rows, 1, ahead, target);                               \
+        else                                                                                       \
+            grouped_tile(panel, acts, tile, rows, 2, ahead, target);                               \
+        break
+
+/* All rows of the activations times a panel. The number of rows is a constant, so that the
+ * accumulators stay in registers. */
+static void multiply_grouped_tiles(const GroupedPanel *panel, const Activations *acts, int halves,
+                                   Ahead *ahead, float *out) {
+    for (int64_t tile = 0; tile * TILE_ROWS < acts->rows; tile++) {
+        float *target = out + tile * TILE_ROWS * PANEL_COLUMNS;
+        switch (MIN(TILE_ROWS, acts->rows - tile * TILE_ROWS)) {
+#if TILE_ROWS > 4
+            TILE(6);
+            TILE(5);
+#endif
+            TILE(4);
+            TILE(3);
+            TILE(2);
+            TILE(1);
+        }
+    }
+}
+
+/* Whether two matrices can be the sides of a panel. */
+static int are_alike(const Grouping *left, const Grouping *right) {
+    return left->halves == right->halves && left->zero == right->zero &&
+           has_minimum(left) == has_minimum(right);
+}
+
+/* 16 rows of a matrix that become a side of panels. */
+typedef struct {
+    const Matrix *matrix;
+    const uint8_t *rows;
+    ScaleReader reader;
+} Side;
+
+static Side side_of(const Matrix *matrix, int64_t column) {
+    const uint8_t *rows = grouped_rows(matrix, column);
+    return (Side){matrix, rows, {.at = rows}};
+}
+
+/* Make the panel of the next piece; returns what is left to prefetch of the one after it. next: to
+ * the rows of the next panel. */
+static Ahead fill_panel(GroupedPanel *panel, Side sides[2], int64_t chunks, int64_t rows,
+                        int64_t next) {
+    Ahead ahead = {0};
+    int64_t steps, bits = sides->matrix->grouping->bits;
+    panel->chunks = MIN(PIECE / CHUNK, chunks - panel->first);
+    for (int s = 0; s < 2; s++) {
+        const Grouping *grouping = sides[s].matrix->grouping;
+        read_scales(&sides[s].reader, grouping, panel->chunks * grouping->halves,
+                    &panel->scale[0][s], &panel->minimum[0][s], 2);
+        int is_last = panel->first + panel->chunks == chunks;
+        ahead.at[s] = is_last ? sides[s].rows + next * sides[s].matrix->block_bytes
+                              : sides[s].reader.at + panel->chunks * grouping->bits * 64;
+    }
+    steps = panel->chunks * (2 + (rows + TILE_ROWS - 1) / TILE_ROWS);
+    ahead.lines = panel->chunks * (bits + 1);
+    if (rows <= PREFETCH_MAX_ROWS) ahead.per_step = (ahead.lines + steps - 1) / steps;
+    for (int s = 0; s < 2; s++) {
+        fill_side(panel, s, sides[s].matrix, sides[s].reader.at, &ahead);
+        sides[s].reader.at += panel->chunks * sides[s].matrix->grouping->bits * 64;
+    }
+    return ahead;
+}
+
+/* out[rows][32] of acts, and behind it of the second term. next: blocks of 16 rows to the next
+ * panel. */
+static void multiply_grouped_panels(const Activations *acts, const Activations *residual,
+                                    Side sides[2], int64_t next, GroupedPanel *panel, float *out) {
+    const Grouping *grouping = sides->matrix->grouping;
+    int64_t chunks = chunks_of(acts->in);
+    panel->zero = grouping->zero, panel->has_minimum = has_minimum(grouping);
+    for (panel->first = 0; panel->first < chunks; panel->first += panel->chunks) {
+        Ahead ahead = fill_panel(panel, sides, chunks, acts->rows, next);
+        multiply_grouped_tiles(panel, acts, grouping->halves, &ahead, out);
+        if (!residual) continue;
+        multiply_grouped_tiles(panel, residual, grouping->halves, &ahead,
+                               out + acts->rows * PANEL_COLUMNS);
+    }
+}
