@@ -66,7 +66,7 @@ class Kind:
     @property
     def numbers(self) -> int:
         """Bytes of a scale of a block."""
-        return _TYPES[self.scale].itemsize
+        return int(_TYPES[self.scale].itemsize)
 
     def bytes_of(self, field: str) -> int:
         """Bytes of a field of the scales for one row; 0 where the kind has none."""

@@ -6,12 +6,12 @@
 
 /* Bytes of 16 rows, see packed_bytes in quantised/packed.py. */
 static int64_t block_bytes_of(const Grouping *g, int64_t in) {
-    int64_t group = CHUNK / g->halves, block = g->block_groups * group, bytes = 0;
+    int64_t group = CODE_CHUNK / g->halves, block = g->block_groups * group, bytes = 0;
     int64_t number = g->scale_type == SCALE_F32 ? 4 : 2;
     int64_t of_block = number * (1 + g->has_minimum) + g->has_zeros;
     int64_t of_group = (g->scales != NO_SCALES) + g->has_minima;
-    for (int64_t first = 0; first < in; first += PIECE) {
-        int64_t end = MIN(first + PIECE, ROUND_UP(in, CHUNK));
+    for (int64_t first = 0; first < in; first += CODE_PIECE) {
+        int64_t end = MIN(first + CODE_PIECE, ROUND_UP(in, CODE_CHUNK));
         int64_t blocks = (end + block - 1) / block - (first + block - 1) / block;
         bytes += ROUND_UP(LANES * (blocks * of_block + (end - first) / group * of_group), 64);
         bytes += (end - first) * 2 * g->bits;

@@ -47,17 +47,30 @@ typedef struct {
     const uint8_t *codes;
     f32x16 scale[MOST_GROUPS], minimum[MOST_GROUPS];
     int64_t first, chunks; /* of the piece in the row */
-} StreamPiece;
+} CodePiece;
 
 INLINE void prefetch_ahead(const uint8_t *p, const int bytes) {
 #pragma GCC unroll 8
     for (int i = 0; i < bytes; i += 64) __builtin_prefetch(p + AHEAD_BYTES + i, 0, 2);
 }
 
+/* As unpack_numbers; codes stay in registers where there are enough of them. */
+INLINE void unpack_here(const Matrix *matrix, const uint8_t *p, const int bits,
+                        u8x64 codes[VECTORS]) {
+#ifdef USE_VNNI
+    unpack_chunk(p, bits, codes);
+    if (bits == 4 && matrix->grouping->has_table)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) codes[v] = look_up(codes[v], matrix->weight);
+#else
+    unpack_numbers(matrix, p, codes, 1);
+#endif
+}
+
 /* totals[count] += the products of the rows with a piece. */
-INLINE void stream_piece(const StreamPiece *piece, const int bits, const int halves,
-                         const ActRow *rows, const int64_t count, const int64_t stride,
-                         f32x16 *totals) {
+INLINE void multiply_piece(const CodePiece *piece, const int bits, const int halves,
+                           const ActRow *rows, const int64_t count, const int64_t stride,
+                           f32x16 *totals) {
     const Grouping *grouping = piece->matrix->grouping;
     const uint8_t *codes = piece->codes;
     if (has_minimum(grouping))
@@ -70,14 +83,10 @@ INLINE void stream_piece(const StreamPiece *piece, const int bits, const int hal
     for (int64_t c = 0; c < piece->chunks; c++, codes += bits * 64) {
         u8x64 unpacked[VECTORS];
         prefetch_ahead(codes, bits * 64);
-        unpack_chunk(codes, bits, unpacked);
-        if (bits == 4 && grouping->has_table)
-#pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; v++)
-                unpacked[v] = look_up(unpacked[v], (const int8_t *)piece->matrix->weight);
+        unpack_here(piece->matrix, codes, bits, unpacked);
         for (int64_t r = 0; r < count; r++) {
             int64_t chunk = piece->first + c;
-            const act_t *q = rows[r].q + chunk * CHUNK * stride;
+            const act_t *q = rows[r].q + chunk * CODE_CHUNK * stride;
             f32x16 scale = splat(rows[r].scale[chunk * stride]);
 #pragma GCC unroll 2
             for (int h = 0; h < halves; h++) {
@@ -93,28 +102,32 @@ INLINE void stream_piece(const StreamPiece *piece, const int bits, const int hal
     }
 }
 
-/* The constants let the compiler keep codes in registers. */
-#define STREAM(bits)                                                                               \
+#define PIECE_CASE(bits)                                                                           \
     case bits:                                                                                     \
         if (halves == 2)                                                                           \
-            stream_piece(piece, bits, 2, rows, count, stride, totals);                             \
+            multiply_piece(piece, bits, 2, rows, count, stride, totals);                           \
         else if (count == 1 && stride == 1)                                                        \
-            stream_piece(piece, bits, 1, rows, 1, 1, totals);                                      \
+            multiply_piece(piece, bits, 1, rows, 1, 1, totals);                                    \
         else                                                                                       \
-            stream_piece(piece, bits, 1, rows, count, stride, totals);                             \
+            multiply_piece(piece, bits, 1, rows, count, stride, totals);                           \
         break
 
-static void stream_any(const StreamPiece *piece, const ActRow *rows, int64_t count, int64_t stride,
-                       f32x16 *totals) {
-    int halves = piece->matrix->grouping->halves;
-    switch (piece->matrix->grouping->bits) {
-        STREAM(2);
-        STREAM(3);
-        STREAM(4);
-        STREAM(5);
-        STREAM(6);
-        STREAM(8);
+static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64_t count,
+                               int64_t stride, f32x16 *totals) {
+    int halves = piece->matrix->grouping->halves, bits = piece->matrix->grouping->bits;
+#ifdef USE_VNNI
+    /* The constants let the compiler keep codes in registers. */
+    switch (bits) {
+        PIECE_CASE(2);
+        PIECE_CASE(3);
+        PIECE_CASE(4);
+        PIECE_CASE(5);
+        PIECE_CASE(6);
+        PIECE_CASE(8);
     }
+#else
+    multiply_piece(piece, bits, halves, rows, count, stride, totals);
+#endif
 }
 
 /* Where 16 rows from `column` on begin; the last ones for rows beyond the end. */
@@ -124,26 +137,26 @@ static const uint8_t *grouped_rows(const Matrix *matrix, int64_t column) {
            block * matrix->block_bytes;
 }
 
-static int64_t chunks_of(int64_t in) { return (in + CHUNK - 1) / CHUNK; }
+static int64_t chunks_of(int64_t in) { return (in + CODE_CHUNK - 1) / CODE_CHUNK; }
 
 /* 16 outputs from `column` on of `count` rows from `first` on, each 32 numbers behind the one
  * before; residual: a second term of the same rows, or NULL. */
-static void stream_rows(const Activations *acts, const Activations *residual, int64_t first,
-                        int64_t count, const Matrix *matrix, int64_t column, float *out) {
+static void multiply_few_rows(const Activations *acts, const Activations *residual, int64_t first,
+                              int64_t count, const Matrix *matrix, int64_t column, float *out) {
     const Grouping *grouping = matrix->grouping;
     int64_t terms = residual ? 2 * count : count, chunks = chunks_of(matrix->in);
     ActRow rows[2 * TILE_ROWS];
     f32x16 totals[2 * TILE_ROWS] = {};
-    StreamPiece piece = {.matrix = matrix};
+    CodePiece piece = {.matrix = matrix};
     ScaleReader reader = {.at = grouped_rows(matrix, column)};
     for (int64_t r = 0; r < terms; r++)
         rows[r] = r < count ? act_row(acts, first + r) : act_row(residual, first + r - count);
     for (; piece.first < chunks; piece.first += piece.chunks) {
-        piece.chunks = MIN(PIECE / CHUNK, chunks - piece.first);
+        piece.chunks = MIN(CODE_PIECE / CODE_CHUNK, chunks - piece.first);
         read_scales(&reader, grouping, piece.chunks * grouping->halves, piece.scale, piece.minimum,
                     1);
         piece.codes = reader.at;
-        stream_any(&piece, rows, terms, acts->tile_rows, totals);
+        multiply_any_piece(&piece, rows, terms, acts->tile_rows, totals);
         reader.at += piece.chunks * grouping->bits * 64;
     }
     for (int64_t r = 0; r < count; r++)
@@ -154,7 +167,7 @@ static void stream_rows(const Activations *acts, const Activations *residual, in
 
 /* Of 32 outputs: the 16 of `left` and of `right` alternate. */
 typedef struct {
-    u8x64 codes[PIECE / 4][2];
+    u8x64 codes[CODE_PIECE / 4][2];
     f32x16 scale[MOST_GROUPS][2], minimum[MOST_GROUPS][2];
     int64_t first, chunks; /* of the piece in the rows */
     int32_t zero, has_minimum;
@@ -178,41 +191,21 @@ INLINE void prefetch_some(Ahead *ahead) {
     }
 }
 
-INLINE void unpack_side(GroupedPanel *panel, int side, const Matrix *matrix, const int bits,
-                        const uint8_t *codes, Ahead *ahead) {
-    for (int64_t c = 0; c < panel->chunks; c++, codes += bits * 64) {
-        u8x64 unpacked[VECTORS];
-        prefetch_some(ahead);
-        unpack_chunk(codes, bits, unpacked);
-#pragma GCC unroll 8
-        for (int v = 0; v < VECTORS; v++) {
-            u8x64 numbers = unpacked[v];
-            if (bits == 4 && matrix->grouping->has_table)
-                numbers = look_up(numbers, matrix->weight);
-            panel->codes[c * VECTORS + v][side] = numbers;
-        }
-    }
-}
-
 /* The codes of one side of a panel. */
 static void fill_side(GroupedPanel *panel, int side, const Matrix *matrix, const uint8_t *codes,
                       Ahead *ahead) {
-    switch (matrix->grouping->bits) {
-    case 2: unpack_side(panel, side, matrix, 2, codes, ahead); break;
-    case 3: unpack_side(panel, side, matrix, 3, codes, ahead); break;
-    case 4: unpack_side(panel, side, matrix, 4, codes, ahead); break;
-    case 5: unpack_side(panel, side, matrix, 5, codes, ahead); break;
-    case 6: unpack_side(panel, side, matrix, 6, codes, ahead); break;
-    case 8: unpack_side(panel, side, matrix, 8, codes, ahead); break;
+    for (int64_t c = 0; c < panel->chunks; c++, codes += matrix->grouping->bits * 64) {
+        prefetch_some(ahead);
+        unpack_numbers(matrix, codes, &panel->codes[c * VECTORS][side], 2);
     }
 }
 
-/* total[rows][2] -= the minima of all groups times the sums of the activations. */
-INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, const int rows,
-                            const int halves, f32x16 total[TILE_ROWS][2]) {
+/* total -= the minima of all groups times the sums of the activations. */
+INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, const int halves,
+                            f32x16 total[TILE_ROWS][2]) {
     for (int64_t g = 0; g < panel->chunks * halves; g++)
 #pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
+        for (int r = 0; r < TILE_ROWS; r++) {
             ActRow row = {first->q, first->scale + r, first->term + r, first->sum + r};
             f32x16 term = splat(
                 term_of_group(&row, panel->first + g / halves, g % halves, halves, TILE_ROWS));
@@ -221,18 +214,18 @@ INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, cons
         }
 }
 
-/* out[rows][32] (+)= the rows of a tile times a panel. */
+/* out[TILE_ROWS][32] (+)= the rows of a tile times a panel. */
 INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
-                         const int rows, const int halves, Ahead *ahead, float *out) {
+                         const int halves, Ahead *ahead, float *out) {
     ActRow row = act_row(acts, tile * TILE_ROWS);
     f32x16 total[TILE_ROWS][2];
 #pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
+    for (int r = 0; r < TILE_ROWS; r++) {
         total[r][0] = panel->first ? load(out + r * 32) : (f32x16){};
         total[r][1] = panel->first ? load(out + r * 32 + 16) : (f32x16){};
     }
-    if (panel->has_minimum) subtract_minima(panel, &row, rows, halves, total);
-    const act_t *q = row.q + panel->first * CHUNK * TILE_ROWS;
+    if (panel->has_minimum) subtract_minima(panel, &row, halves, total);
+    const act_t *q = row.q + panel->first * CODE_CHUNK * TILE_ROWS;
     const float *scales = row.scale + panel->first * TILE_ROWS;
     const int32_t *sum = row.sum + panel->first * 2 * TILE_ROWS;
     const u8x64(*codes)[2] = panel->codes;
@@ -243,19 +236,19 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
         for (int h = 0; h < halves; h++, scale++) {
             sums_t sums[TILE_ROWS][2];
 #pragma GCC unroll 6
-            for (int r = 0; r < rows; r++)
+            for (int r = 0; r < TILE_ROWS; r++)
                 sums[r][0] = sums[r][1] =
                     sums_from(start_of(panel->zero, sum + r, h, halves, TILE_ROWS));
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS / halves; v++, q += 4 * TILE_ROWS, codes++)
 #pragma GCC unroll 6
-                for (int r = 0; r < rows; r++) {
+                for (int r = 0; r < TILE_ROWS; r++) {
                     fours_t x = load_fours(q + r * LANE_ACTS, TILE_ROWS);
                     add_fours(&sums[r][0], &codes[0][0], x);
                     add_fours(&sums[r][1], &codes[0][1], x);
                 }
 #pragma GCC unroll 6
-            for (int r = 0; r < rows; r++) {
+            for (int r = 0; r < TILE_ROWS; r++) {
                 f32x16 s = splat(scales[r]);
                 total[r][0] = fused_madd(sums_as_float(sums[r][0]) * s, scale[0][0], total[r][0]);
                 total[r][1] = fused_madd(sums_as_float(sums[r][1]) * s, scale[0][1], total[r][1]);
@@ -263,37 +256,20 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
         }
     }
 #pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
+    for (int r = 0; r < TILE_ROWS; r++) {
         store(out + r * 32, total[r][0]);
         store(out + r * 32 + 16, total[r][1]);
     }
 }
 
-#define TILE(rows)                                                                                 \
-    case rows:                                                                                     \
-        if (halves == 1)                                                                           \
-            grouped_tile(panel, acts, tile, rows, 1, ahead, target);                               \
-        else                                                                                       \
-            grouped_tile(panel, acts, tile, rows, 2, ahead, target);                               \
-        break
-
-/* All rows of the activations times a panel. The number of rows is a constant, so that the
- * accumulators stay in registers. */
-static void multiply_grouped_tiles(const GroupedPanel *panel, const Activations *acts, int halves,
-                                   Ahead *ahead, float *out) {
-    for (int64_t tile = 0; tile * TILE_ROWS < acts->rows; tile++) {
-        float *target = out + tile * TILE_ROWS * PANEL_COLUMNS;
-        switch (MIN(TILE_ROWS, acts->rows - tile * TILE_ROWS)) {
-#if TILE_ROWS > 4
-            TILE(6);
-            TILE(5);
-#endif
-            TILE(4);
-            TILE(3);
-            TILE(2);
-            TILE(1);
-        }
-    }
+/* All whole tiles of the activations times a panel. */
+static void multiply_tiles_of(const GroupedPanel *panel, const Activations *acts, int halves,
+                              Ahead *ahead, float *out) {
+    for (int64_t tile = 0; tile < acts->rows / TILE_ROWS; tile++, out += TILE_ROWS * PANEL_COLUMNS)
+        if (halves == 1)
+            grouped_tile(panel, acts, tile, 1, ahead, out);
+        else
+            grouped_tile(panel, acts, tile, 2, ahead, out);
 }
 
 /* Whether two matrices can be the sides of a panel. */
@@ -320,7 +296,7 @@ static Ahead fill_panel(GroupedPanel *panel, Side sides[2], int64_t chunks, int6
                         int64_t next) {
     Ahead ahead = {0};
     int64_t steps, bits = sides->matrix->grouping->bits;
-    panel->chunks = MIN(PIECE / CHUNK, chunks - panel->first);
+    panel->chunks = MIN(CODE_PIECE / CODE_CHUNK, chunks - panel->first);
     for (int s = 0; s < 2; s++) {
         const Grouping *grouping = sides[s].matrix->grouping;
         read_scales(&sides[s].reader, grouping, panel->chunks * grouping->halves,
@@ -339,8 +315,8 @@ static Ahead fill_panel(GroupedPanel *panel, Side sides[2], int64_t chunks, int6
     return ahead;
 }
 
-/* out[rows][32] of acts, and behind it of the second term. next: blocks of 16 rows to the next
- * panel. */
+/* out[rows][32] of acts, and behind it of the second term, for whole tiles of rows. next: blocks of
+ * 16 rows to the next panel. */
 static void multiply_grouped_panels(const Activations *acts, const Activations *residual,
                                     Side sides[2], int64_t next, GroupedPanel *panel, float *out) {
     const Grouping *grouping = sides->matrix->grouping;
@@ -348,9 +324,9 @@ static void multiply_grouped_panels(const Activations *acts, const Activations *
     panel->zero = grouping->zero, panel->has_minimum = has_minimum(grouping);
     for (panel->first = 0; panel->first < chunks; panel->first += panel->chunks) {
         Ahead ahead = fill_panel(panel, sides, chunks, acts->rows, next);
-        multiply_grouped_tiles(panel, acts, grouping->halves, &ahead, out);
+        multiply_tiles_of(panel, acts, grouping->halves, &ahead, out);
         if (!residual) continue;
-        multiply_grouped_tiles(panel, residual, grouping->halves, &ahead,
-                               out + acts->rows * PANEL_COLUMNS);
+        multiply_tiles_of(panel, residual, grouping->halves, &ahead,
+                          out + acts->rows * PANEL_COLUMNS);
     }
 }

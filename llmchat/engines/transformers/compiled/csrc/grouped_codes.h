@@ -6,7 +6,7 @@
 typedef uint8_t u8x64 __attribute__((vector_size(64)));
 typedef uint16_t u16x32 __attribute__((vector_size(64)));
 
-#define VECTORS (CHUNK / 4) /* of a chunk: each has four columns of 16 rows */
+#define VECTORS (CODE_CHUNK / 4) /* of a chunk: each has four columns of 16 rows */
 
 INLINE u8x64 load_codes(const uint8_t *p) {
     u8x64 v;
@@ -56,4 +56,24 @@ INLINE u8x64 look_up(u8x64 codes, const int8_t *table) {
     for (int i = 0; i < 64; i++) codes[i] = (uint8_t)(table[codes[i] & 15] + 128);
     return codes;
 #endif
+}
+
+#define UNPACK_CASE(bits)                                                                          \
+    case bits: unpack_chunk(p, bits, codes); break
+
+/* The numbers of one chunk of a matrix, plus its zero, each `stride` vectors behind the one before.
+ */
+static void unpack_numbers(const Matrix *matrix, const uint8_t *p, u8x64 *out, int64_t stride) {
+    u8x64 codes[VECTORS];
+    switch (matrix->grouping->bits) {
+        UNPACK_CASE(2);
+        UNPACK_CASE(3);
+        UNPACK_CASE(4);
+        UNPACK_CASE(5);
+        UNPACK_CASE(6);
+    default: unpack_chunk(p, 8, codes);
+    }
+    for (int v = 0; v < VECTORS; v++)
+        out[v * stride] =
+            matrix->grouping->has_table ? look_up(codes[v], matrix->weight) : codes[v];
 }

@@ -2,9 +2,9 @@
 #pragma once
 #include "model.h"
 
-#define CHUNK 32  /* columns whose codes are packed together */
-#define PIECE 512 /* columns whose scales are stored together, in front of their codes */
-#define MOST_GROUPS (PIECE / 16)
+#define CODE_CHUNK 32  /* columns whose codes are packed together */
+#define CODE_PIECE 512 /* columns whose scales are stored together, in front of their codes */
+#define MOST_GROUPS (CODE_PIECE / 16)
 
 typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef int8_t i8x16 __attribute__((vector_size(16)));

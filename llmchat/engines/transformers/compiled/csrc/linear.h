@@ -66,27 +66,35 @@ static void add_second_term(float *product, int64_t rows) {
         store(product + i, load(product + i) + load(product + count + i));
 }
 
-/* Panels of which a side is grouped. Sides of two kinds, which are rare, are not unpacked to a
- * panel: each tile reads their codes again. */
+/* The rows from `first` on, a tile at a time: of each side that is grouped. */
+static void multiply_grouped_rows(Worker *worker, const Activations *acts,
+                                  const Activations *residual, const Panel *panel, int64_t first) {
+    for (; first < acts->rows; first += TILE_ROWS) {
+        int64_t count = MIN(TILE_ROWS, acts->rows - first);
+        float *out = worker->product + first * PANEL_COLUMNS;
+        if (panel->left->grouping)
+            multiply_few_rows(acts, residual, first, count, panel->left, panel->column, out);
+        if (panel->right->grouping)
+            multiply_few_rows(acts, residual, first, count, panel->right, panel->right_column,
+                              out + LANES);
+    }
+}
+
+/* Whole tiles of many rows share a panel, unless its sides differ, which is rare. */
 static void multiply_grouped(Worker *worker, const Activations *acts, const Activations *residual,
                              const Panel *panel, int64_t ahead) {
-    const Grouping *left = panel->left->grouping, *right = panel->right->grouping;
-    float *out = worker->product;
-    if (acts->rows > TILE_ROWS && left && right && are_alike(left, right)) {
-        Side sides[] = {side_of(panel->left, panel->column),
-                        side_of(panel->right, panel->right_column)};
+    const Matrix *left = panel->left, *right = panel->right;
+    int64_t whole = acts->rows / TILE_ROWS * TILE_ROWS;
+    if (acts->rows > TILE_ROWS && left->grouping && right->grouping &&
+        are_alike(left->grouping, right->grouping)) {
+        Side sides[] = {side_of(left, panel->column), side_of(right, panel->right_column)};
         multiply_grouped_panels(acts, residual, sides, ahead / LANES, (GroupedPanel *)worker->panel,
-                                out);
-        if (residual) add_second_term(out, acts->rows);
+                                worker->product);
+        if (residual) add_second_term(worker->product, acts->rows);
+        multiply_grouped_rows(worker, acts, residual, panel, whole);
         return;
     }
-    for (int64_t first = 0; first < acts->rows; first += TILE_ROWS, out += TILE_ROWS * 32) {
-        int64_t count = MIN(TILE_ROWS, acts->rows - first);
-        if (left) stream_rows(acts, residual, first, count, panel->left, panel->column, out);
-        if (right)
-            stream_rows(acts, residual, first, count, panel->right, panel->right_column,
-                        out + LANES);
-    }
+    multiply_grouped_rows(worker, acts, residual, panel, 0);
 }
 
 static void multiply_int8(Worker *worker, const Activations *acts, const Activations *residual,
