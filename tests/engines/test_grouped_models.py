@@ -62,8 +62,14 @@ def tensors_of(config: dict[str, Any], choice: Choice) -> GroupedTensors:
 
 @pytest.mark.parametrize(
     ("choice", "tied"),
-    [(every("Q4_K"), True), (every("Q2_K"), True), (every("IQ4_NL"), False), (every("AWQ"), False)]
-    + [(mixed, True), (mixed, False)],
+    [
+        (every("Q4_K"), True),
+        (every("Q2_K"), True),
+        (every("IQ4_NL"), False),
+        (every("AWQ"), False),
+        (mixed, True),
+        (mixed, False),
+    ],
     ids=["Q4_K", "Q2_K", "IQ4_NL", "AWQ", "mixed, tied", "mixed"],
 )
 def test_model_gives_the_logits_of_plain_torch(
