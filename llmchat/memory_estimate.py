@@ -132,7 +132,8 @@ def kv_bytes(config: Mapping[str, Any], tokens: int, kind: KvKind = "full") -> i
     layers = _attending(config, layers)
     if str(config.get("model_type")) in _LATENT:
         return layers * sum(row_bytes(one, kind) for one in _latent_widths(config)) * tokens
-    own = int(config.get("head_dim") or config.get("d_kv") or width // heads)
+    names = ("head_dim", "d_kv", "kv_channels")
+    own = int(next((config[name] for name in names if config.get(name)), width // heads))
     both = sum(row_bytes(one, kind) for one in _head_widths(config) or (own, own))
     return layers * _kv_heads(config, heads) * both * tokens
 
@@ -297,6 +298,8 @@ def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
         return 1
     attention = config.get("attn_config")
     of_mpt = attention.get("kv_n_heads") if isinstance(attention, dict) else None
+    if config.get("multi_query_attention"):
+        return int(config.get("multi_query_group_num") or 1)
     return int(
         config.get("num_key_value_heads")
         or config.get("num_kv_heads")

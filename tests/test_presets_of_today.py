@@ -26,7 +26,8 @@ TODAY = {
     "Ministral 3": "ministral3-3b ministral3-8b ministral3-14b ministral3-3b-reasoning"
     " ministral3-8b-reasoning ministral3-14b-reasoning",
     "Mistral Small 3.2 and Devstral": "mistral-small-3.2-24b devstral",
-    "GLM": "glm4-9b glm4.5-air glm4.7-flash",
+    "ChatGLM": "chatglm-6b chatglm-6b-int4 chatglm2-6b chatglm3-6b",
+    "GLM": "glm-4 glm4-9b glm4.5-air glm4.7-flash",
     "Granite 4": "granite4-350m granite4-1b granite4-micro granite4-h-micro granite4-h-tiny"
     " granite4-h-small",
     "LFM2": "lfm2-350m lfm2-700m lfm2-1.2b lfm2-2.6b lfm2-8b-a1b",
@@ -73,7 +74,8 @@ def test_architectures_are_those_of_transformers_or_unsupported() -> None:
     known = {*auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(),
              *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values(),
              *auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.values()}  # fmt: skip
-    ours = {"RWKV7ForCausalLM"}  # a plan of ours, and no class of transformers
+    # Plans of ours, and no classes of transformers.
+    ours = {"ChatGLMForConditionalGeneration", "RWKV7ForCausalLM"}
     unknown = {name for name in EACH if find(name).architecture not in known | ours}
     assert unknown == {name for name in EACH if find(name).unsupported}
 
@@ -95,6 +97,8 @@ def test_every_preset_with_a_source_is_listed_above() -> None:
         ("deepseek-r1-qwen-7b", (151643,)),
         ("deepseek-r1-llama-8b", (128001,)),
         ("glm4.7-flash", (154820, 154827, 154829)),
+        ("chatglm-6b", (130005,)),
+        ("chatglm3-6b", (2, 64795, 64797)),
         ("glm4-9b", (151329, 151336, 151338)),
     ],
 )

@@ -59,9 +59,19 @@ def write_golden(form: PromptFormat) -> str:
     ]
     body = []
     for title, messages in cases(form).items():
-        text = form.render(messages).text
-        body.append(f"=== {title} ===\n{text.replace(WORD_JOINER, '<U+2060>')}<end>\n")
+        text = shown(form, messages).replace(WORD_JOINER, "<U+2060>")
+        body.append(f"=== {title} ===\n{text}<end>\n")
     return "\n".join(header) + "\n\n" + "\n".join(body)
+
+
+def shown(form: PromptFormat, messages: list[Message]) -> str:
+    """The text, or why there is none: ChatGLM-6B writes a finished round otherwise than an open
+    one, so that a record does not begin with its prompt.
+    """
+    try:
+        return form.render(messages).text
+    except Mismatch as error:
+        return f"<{error.message}>"
 
 
 @pytest.mark.parametrize("name", WRITTEN)

@@ -23,7 +23,7 @@ from llmchat.settings import World
 _BASE_FILES = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json",
     "added_tokens.json", "chat_template.*", "vocab.*", "merges.txt", "spiece.model",
-    "sentencepiece*.model", "tekken.json", "quantize_config.json",
+    "sentencepiece*.model", "ice_text.model", "tekken.json", "quantize_config.json",
 )  # fmt: skip
 # What sentence-transformers writes beside a checkpoint: how its vectors are made.
 _EMBEDDER_FILES = (

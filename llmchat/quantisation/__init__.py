@@ -10,6 +10,7 @@ from llmchat.parse_guard import reading
 from llmchat.quantisation import (
     awq,
     bitsandbytes,
+    chatglm,
     compressed_tensors,
     fp8,
     gptq,
@@ -33,6 +34,7 @@ _FIND: dict[str, _Find] = {
     "modelopt": fp8.find,
     "mxfp4": mxfp4.find,
     "bitsandbytes": bitsandbytes.find,
+    "chatglm": chatglm.find,
 }
 # Tensors of quantised activations and caches, which no model of ours has.
 _ENDINGS = (

@@ -10,6 +10,7 @@ Table = Mapping[str, Any]
 KEYS = ("quantization_config", "compression_config")
 METHODS = (
     "gptq", "awq", "compressed-tensors", "fp8", "fbgemm_fp8", "modelopt", "mxfp4", "bitsandbytes",
+    "chatglm",
 )  # fmt: skip
 _NAMES = {
     "exl2": "EXL2", "exl3": "EXL3", "aqlm": "AQLM", "hqq": "HQQ", "quip": "QuIP#", "vptq": "VPTQ",
@@ -50,7 +51,17 @@ def declared(config: Table) -> Table | None:
             raise IntegrityError("the quantisation in config.json is not a table")
         if table.get("quant_method") or "bits" in table or "w_bit" in table or _of_bnb(table):
             return table
-    return None
+    return _of_chatglm(config)
+
+
+def _of_chatglm(config: Table) -> Table | None:
+    """A table for `quantization_bit`. Raises IntegrityError for an invalid number."""
+    bits = config.get("quantization_bit") if config.get("model_type") == "chatglm" else None
+    if bits is None or bits == 0:
+        return None
+    if bits not in (4, 8) or not isinstance(bits, int):
+        raise IntegrityError(f"config.json: invalid `quantization_bit`: {shown(str(bits))}")
+    return {"quant_method": "chatglm", "bits": bits}
 
 
 def method_of(table: Table) -> str:

@@ -123,17 +123,22 @@ def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, *
 
 
 def sentencepiece_file(
-    pieces: list[tuple[str, float, int]], *, bpe: bool = True, single_spaces: bool = False
+    pieces: list[tuple[str, float, int]],
+    *,
+    bpe: bool = True,
+    single_spaces: bool = False,
+    bytes_too: bool | None = None,
 ) -> bytes:
     """The bytes of a sentencepiece model.
 
     pieces: text, score and kind (1 normal, 2 unknown, 3 control, 4 user-defined, 6 byte).
+    bytes_too: whether it falls back to bytes; None: as `bpe`.
     """
     written = b"".join(
         _field(1, _field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + _field(3, kind))
         for text, score, kind in pieces
     )
-    trainer = _field(3, 2 if bpe else 1) + _field(35, int(bpe))
+    trainer = _field(3, 2 if bpe else 1) + _field(35, int(bpe if bytes_too is None else bytes_too))
     return (
         written
         + _field(2, trainer)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmchat.engines.bounded_cache import remembered_count
 from llmchat.engines.checkpoint_files import read_json, special_names
+from llmchat.engines.tokenizer import chatglm
 from llmchat.engines.tokenizer.files import open_vocabulary
 from llmchat.engines.tokenizer.rwkv_world import END, WorldVocabulary
 from llmchat.engines.tokenizer.vocabulary import Vocabulary, any_of
@@ -31,7 +32,7 @@ class Tokenizer:
             self._open(folder, vocabulary)
 
     def _open(self, folder: Path, vocabulary: Vocabulary | None) -> None:
-        self._folder = folder
+        self._folder, self._config = folder, read_json(folder / "config.json")
         self._vocabulary = vocabulary or open_vocabulary(folder)
         self._specials = self._vocabulary.specials
         self._special_pattern = any_of(self._specials)
@@ -44,6 +45,7 @@ class Tokenizer:
         self.names = assumed | own
         self.end_ids = self._read_end_ids()
         self._opening, self._closing = self._read_surroundings()
+        self._opens_answers = not self._config.get("is_encoder_decoder")
         self.count = remembered_count(self._count)
         self._latest: tuple[Prompt | None, bool, list[int]] = (None, False, [])
 
@@ -72,10 +74,14 @@ class Tokenizer:
     def _encode(self, prompt: Prompt, apart: bool) -> list[int]:
         ids: list[int] = []
         for start, end, special in self._pieces(prompt, apart):
+            if prompt.begun and self._opens_answers and start == prompt.quoted[-1][0]:
+                ids += self._closing
             ids += self._vocabulary.ids(prompt.text[start:end], special=special)
         opening = self._opening if prompt.bos else []
         ids = ids if ids[: len(opening)] == opening else opening + ids
-        return ids if self._closing and ids[-1:] == self._closing else ids + self._closing
+        is_closed = bool(prompt.begun) and self._opens_answers
+        ends = bool(self._closing) and ids[-len(self._closing) :] == self._closing
+        return ids if is_closed or ends else ids + self._closing
 
     def learnt(self, prompt: Prompt, *, apart: bool = False) -> list[bool]:
         """For each id of `encode(prompt)`, whether the model wrote it. A token that begins before
@@ -145,6 +151,8 @@ class Tokenizer:
         text = prompt.text
         quoted = {match.start() for match in _within(self._special_pattern, prompt)}
         cuts = [match.start() + 1 for match in _within(self._mark_pattern, prompt)]
+        if prompt.begun and self._opens_answers:
+            cuts.append(prompt.quoted[-1][0])
         if apart:
             cuts += [start for start, _ in prompt.learn if start]
         if not quoted and not cuts:
@@ -162,18 +170,16 @@ class Tokenizer:
 
     def _read_surroundings(self) -> tuple[list[int], list[int]]:
         """The ids before and after a prompt. Only an encoder gets an end mark: any other prompt is
-        continued.
+        continued. Behind that of ChatGLM-6B is what an answer begins with.
         """
         bos, eos = (
             self._specials.get(self.names.get(name, "")) for name in ("bos_token", "eos_token")
         )
+        if marks := chatglm.surroundings(self._vocabulary, self._config):
+            return marks
         around = self._vocabulary.around()
         opening = [bos] if bos is not None and bos in around else []
-        closes = (
-            read_json(self._folder / "config.json").get("is_encoder_decoder")
-            and eos is not None
-            and around[-1:] == [eos]
-        )
+        closes = self._config.get("is_encoder_decoder") and eos is not None and around[-1:] == [eos]
         return opening, [eos] if closes and eos is not None else []
 
     def _read_end_ids(self) -> frozenset[int]:

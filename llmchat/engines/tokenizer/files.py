@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmchat.engines.checkpoint_files import read_json, special_names
-from llmchat.engines.tokenizer import sentencepiece, tekken
+from llmchat.engines.tokenizer import chatglm, sentencepiece, tekken, tiktoken_file
 from llmchat.engines.tokenizer.fast import FastVocabulary
 from llmchat.engines.tokenizer.rwkv_world import WorldVocabulary
 from llmchat.engines.tokenizer.vocabulary import Vocabulary
@@ -33,8 +33,19 @@ def open_vocabulary(folder: Path) -> Vocabulary:
         return WorldVocabulary(world[-1])
     if (folder / tekken.FILE).exists():
         return FastVocabulary(tekken.read_tekken(folder / tekken.FILE))
+    if (folder / chatglm.FILE).exists():
+        return chatglm.read_ice_text(folder / chatglm.FILE)
     pieces = next((folder / name for name in sentencepiece.FILES if (folder / name).exists()), None)
+    if pieces and tiktoken_file.is_tiktoken(pieces):
+        return FastVocabulary(_from_ranks(pieces))
     return FastVocabulary(_from_pieces(pieces) if pieces else _convert_tokenizer(folder))
+
+
+def _from_ranks(path: Path) -> "Tokenizer":
+    """The tokenizer of GLM-4's own file, whose special tokens are in another one."""
+    listed = read_json(path.parent / "tokenizer_config.json").get("added_tokens_decoder", {})
+    specials = {str(token["content"]): int(number) for number, token in listed.items()}
+    return tiktoken_file.read_tiktoken(path, specials)
 
 
 def _from_pieces(path: Path) -> "Tokenizer":
@@ -57,10 +68,12 @@ def _from_pieces(path: Path) -> "Tokenizer":
         # T5's sentinels follow its pieces, the last one first, and no file names them.
         extra = int(settings.get("extra_ids", 100))
         own |= {f"<extra_id_{extra - 1 - index}>": size + index for index in range(extra)}
+    if chatglm.is_later(config):
+        own |= {name: size + index for index, name in enumerate(chatglm.LATER_SPECIALS)}
     special = (
         frozenset(special_names(path.parent).values())
         | _listed_specials(path.parent)
-        | {name for name in own if "<extra_id_" in name}
+        | {name for name in own if "<extra_id_" in name or name in chatglm.LATER_SPECIALS}
     )
     tokenizer = sentencepiece.make_tokenizer(model, own, special)
     reads_apart = bool(config.get("is_encoder_decoder"))

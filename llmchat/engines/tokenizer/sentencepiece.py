@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 SPACE = "▁"
-_NORMAL, _UNKNOWN, _CONTROL, _WRITTEN = 1, 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, WRITTEN, BYTE = 1, 2, 3, 4, 6
 _BPE = 2
 
 
@@ -75,8 +75,8 @@ def make_tokenizer(model: Model, added: dict[str, int], special: frozenset[str])
     def pieces_of(*kinds: int) -> list[AddedToken]:
         return [AddedToken(one.text, normalized=False) for one in model.pieces if one.kind in kinds]
 
-    tokenizer.add_special_tokens(pieces_of(_UNKNOWN, _CONTROL))
-    tokenizer.add_tokens(pieces_of(_WRITTEN))
+    tokenizer.add_special_tokens(pieces_of(UNKNOWN, CONTROL))
+    tokenizer.add_tokens(pieces_of(WRITTEN))
     for text, number in sorted(added.items(), key=lambda item: item[1]):
         tokenizer.add_tokens([AddedToken(text, normalized=False, special=text in special)])
         if tokenizer.token_to_id(text) != number:
@@ -107,8 +107,8 @@ def _bpe(model: Model) -> "Tokenizer":
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
-    unknown = next((piece.text for piece in model.pieces if piece.kind == _UNKNOWN), None)
-    pairs = merges(tuple(piece for piece in model.pieces if piece.kind == _NORMAL))
+    unknown = next((piece.text for piece in model.pieces if piece.kind == UNKNOWN), None)
+    pairs = merges(tuple(piece for piece in model.pieces if piece.kind == NORMAL))
     tokenizer = Tokenizer(
         models.BPE(
             vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=model.byte_fallback
@@ -132,7 +132,7 @@ def _unigram(model: Model) -> "Tokenizer":
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     unknown = next(
-        (number for number, piece in enumerate(model.pieces) if piece.kind == _UNKNOWN), None
+        (number for number, piece in enumerate(model.pieces) if piece.kind == UNKNOWN), None
     )
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     tokenizer = Tokenizer(

@@ -45,6 +45,15 @@ class HoldsPrompt(Protocol):
 
 
 @runtime_checkable
+class HoldsContext(Protocol):
+    """A cache of a text whose first tokens may see each other, see Plan.answer_start."""
+
+    def usable(self, ids: Sequence[int], shared: int) -> int:
+        """How many of the first `shared` tokens, which `ids` begins with, that text can use."""
+        ...
+
+
+@runtime_checkable
 class KeepsStates(Protocol):
     """A cache that may hold states of recurrent blocks. These can only go back to where they were
     copied, so that `truncate` may keep fewer tokens than asked.
@@ -91,12 +100,14 @@ class Forward(Protocol):
     batches: reading several texts together is faster than one after the other. exact: the logits of
     a token are the same to the bit whatever is read with it, as prompt-lookup decoding requires.
     separate_encoder: a prompt is read by an encoder, and the answer does not continue it.
+    whole_context: the tokens of a prompt see each other (Plan.answer_start).
     adaptable: names of the linears that live adapters can change; None for all.
     """
 
     batches: bool = False
     exact: bool = False
     separate_encoder: bool = False
+    whole_context: bool = False
     adaptable: frozenset[str] | None = None
     # The type of activations.
     dtype: torch.dtype
@@ -104,7 +115,7 @@ class Forward(Protocol):
     @property
     def reads_at_once(self) -> bool:
         """Whether a prompt must be read in one call: read in two, its logits would differ."""
-        return self.separate_encoder
+        return self.separate_encoder or self.whole_context
 
     def new_cache(self) -> Cache: ...
 

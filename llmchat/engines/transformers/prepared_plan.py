@@ -16,7 +16,8 @@ from llmchat.engines.transformers.weights import Tensors
 
 T = TypeVar("T")
 # transformers leaves linears of these in 16 bits: Falcon's are subclasses, and T5's `wo` is kept.
-_OURS_ALONE = ("falcon", "mt5", "t5", "umt5")
+# It has no ChatGLM.
+_OURS_ALONE = ("chatglm", "falcon", "mt5", "t5", "umt5")
 
 
 def outline_of(plan: Plan, config: dict[str, Any], raw: Tensors) -> tuple[Outline, Tensors]:

@@ -6,6 +6,7 @@ from itertools import count, takewhile
 from llmchat.engines.transformers.executor import (
     Cache,
     CopiesPrefix,
+    HoldsContext,
     HoldsPrompt,
     KeepsStates,
 )
@@ -34,6 +35,8 @@ class Slot:
             return len(ids) - 1 if self.cache.holds(ids) else 0
         pairs = zip(self.ids, ids[:-1], strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if isinstance(self.cache, HoldsContext):
+            shared = self.cache.usable(ids, shared)
         return self.cache.reachable(shared) if isinstance(self.cache, KeepsStates) else shared
 
     def keep(self, length: int) -> int:

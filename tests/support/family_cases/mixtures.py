@@ -59,7 +59,35 @@ DEEPSEEK: dict[str, Case] = {
             "attention_bias": True},
     ),
 }  # fmt: skip
+# Texts without the token 1 have no context: they are read like an answer.
+CHATGLM: Sizes = ENDS | {
+    "hidden_size": 64, "inner_hidden_size": 96, "num_layers": 3, "num_attention_heads": 4,
+    "max_sequence_length": 2048, "position_encoding_2d": True, "layernorm_epsilon": 1e-5,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+CHATGLM2: Sizes = ENDS | {
+    "padded_vocab_size": 320, "hidden_size": 64, "ffn_hidden_size": 96, "num_layers": 3,
+    "num_attention_heads": 4, "kv_channels": 16, "multi_query_attention": True,
+    "multi_query_group_num": 2, "add_bias_linear": False, "add_qkv_bias": True, "rmsnorm": True,
+    "post_layer_norm": True, "apply_residual_connection_post_layernorm": False,
+    "seq_length": 2048, "layernorm_epsilon": 1e-5, "tie_word_embeddings": False,
+}  # fmt: skip
 GLM: dict[str, Case] = {
+    "chatglm": Case("ChatGlmConfig", CHATGLM),
+    "chatglm: odd": Case(
+        "ChatGlmConfig",
+        CHATGLM | {"hidden_size": 80, "num_attention_heads": 5, "inner_hidden_size": 101,
+            "vocab_size": 333},
+    ),
+    "chatglm2": Case("ChatGlmConfig", CHATGLM2),
+    "chatglm2: odd, layer norms, biases, residual after the norm": Case(
+        "ChatGlmConfig",
+        CHATGLM2 | {"padded_vocab_size": 333, "vocab_size": 333, "hidden_size": 72,
+            "rmsnorm": False, "num_attention_heads": 3, "kv_channels": 32,
+            "multi_query_attention": False,
+            "ffn_hidden_size": 101, "rope_ratio": 500, "add_bias_linear": True,
+            "apply_residual_connection_post_layernorm": True},
+    ),
     "glm": Case("GlmConfig", HEADS),
     "glm: odd": Case("GlmConfig", HEADS | ODD_HEADS | TIED | {"attention_bias": False}),
     "glm4": Case("Glm4Config", HEADS),

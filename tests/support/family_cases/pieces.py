@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 import transformers
 
+from support.chatglm_reference import ChatGlmConfig
 from support.rwkv7_reference import Rwkv7Config
 
 Sizes = dict[str, Any]
@@ -28,9 +29,11 @@ class Case(NamedTuple):
 
     @property
     def _class(self) -> Any:
-        if self.kind == "Rwkv7Config":
-            return Rwkv7Config
-        return getattr(transformers, self.kind, None)
+        return _OWN.get(self.kind) or getattr(transformers, self.kind, None)
+
+
+# Classes that transformers does not have.
+_OWN = {"ChatGlmConfig": ChatGlmConfig, "Rwkv7Config": Rwkv7Config}
 
 
 ENDS: Sizes = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": 320}

@@ -49,7 +49,8 @@ _KINDS: tuple[type[Any], ...] = (
     *STREAMS,
     blocks.Memory,
 )
-_SEES = ("before", "all", "memory")
+_SEES = ("before", "all", "memory", "context")
+_COUNTS = ("all", "context", "answer")
 _SCORES = ("softmax", "softmax_of_top", "sigmoid")
 _ACTIVATIONS: tuple[Activation, ...] = (
     "silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu", "clamped_swiglu",
@@ -140,7 +141,7 @@ class BlockLoader:
         return structs.Block(
             _KINDS.index(type(step.block)), first, len(own), inputs, self._refs.keep(matrices),
             self._refs.keep(details), self.norm(step.norm), self.norm(step.post_norm),
-            step.scale, step.factor,
+            self.norm(step.stream_norm), step.scale, step.factor,
         )  # fmt: skip
 
     def _details(self, block: Block, number: int) -> tuple[ctypes.Structure, int]:
@@ -167,7 +168,8 @@ class BlockLoader:
             heads_struct(block.queries), heads_struct(block.keys), heads_struct(block.values),
             heads_struct(block.gates) if block.gates else none,
             self.norm(block.query_norm), self.norm(block.key_norm), self.norm(block.value_norm),
-            self._number_of(block.rotary), self._cache_of(block, number),
+            self._number_of(block.rotary), self._number_of(block.second_rotary),
+            self._cache_of(block, number),
             block.window, block.chunk, _SEES.index(block.sees), *self._biases_of(block),
             block.scale, block.softcap, block.clip,
             position.beta, position.length, position.shift,
@@ -197,7 +199,8 @@ class BlockLoader:
         details = structs.Attention(
             width, structs.Heads(), heads_struct(block.keys), heads_struct(block.values)
         )
-        details.rotary, details.cache = -1, number
+        details.rotary = details.second_rotary = -1
+        details.cache = number
         return details, len(block.inputs)
 
     def _cache_of(self, block: blocks.Attention, number: int) -> int:
@@ -304,8 +307,9 @@ class BlockLoader:
             for values in (rotary.frequencies, rotary.long)
         )
         return structs.Rotary(
-            short, long, half, rotary.first, rotary.scale, rotary.long_scale, rotary.interleaved
-        )
+            short, long, half, rotary.first, rotary.scale, rotary.long_scale, rotary.interleaved,
+            _COUNTS.index(rotary.counts),
+        )  # fmt: skip
 
     def _biases_of(self, block: blocks.Attention) -> tuple[int, int | None, int | None, int | None]:
         """The reach of distances, then addresses of what is added to the scores of each head."""
@@ -343,9 +347,3 @@ def adapter_linears(plan: Plan) -> Sequence[Linear]:
     own = [linear for block in plan.blocks() for linear in linears_of(block)]
     shared = [plan.layer_inputs.linear] if plan.layer_inputs else []
     return [*own, *shared, plan.head.linear]
-
-
-def rotaries(plan: Plan) -> list[blocks.Rotary]:
-    """The rotary embeddings of all blocks."""
-    found = [getattr(block, "rotary", None) for block in plan.blocks()]
-    return [rotary for rotary in found if rotary is not None]

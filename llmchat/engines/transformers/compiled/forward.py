@@ -69,10 +69,12 @@ class CompiledForward(Forward):
         self._model = blocks.BlockLoader(plan, tensors, self._refs).model()
         self._cache_shapes = tuple(cache_shapes(plan))
         self._known_shapes: Sequence[object] = (self._cache_shapes,)
-        self._trained = max((one.trained for one in blocks.rotaries(plan)), default=0)
+        self._trained = plan.trained
+        self.whole_context = plan.answer_start is not None
 
     def new_cache(self) -> CompiledCache:
-        return CompiledCache(self._cache_shapes, self._trained, self._kv)
+        start = self._plan.answer_start
+        return CompiledCache(self._cache_shapes, self._trained, self._kv, start)
 
     def sampler(
         self,
@@ -119,6 +121,7 @@ class CompiledForward(Forward):
             raise ValueError("a cache of another model")
         if self._plan.longest and cache.length + len(ids) > self._plan.longest:
             raise ValueError("more positions than the model has learned")
+        cache.begin(ids)
         cache.reserve(cache.length + len(ids))
         arrays: tuple[ctypes.Array[Any], ...] = (
             (c_int32 * len(ids))(*ids),
@@ -131,7 +134,7 @@ class CompiledForward(Forward):
         alive.append(arrays)
         numbers = (
             len(ids), cache.length, cache.capacity, len(adapters), sequence.all_logits,
-            cache.is_long, *_remembered(cache), cache.kind == "int8",
+            cache.is_long, cache.context, *_remembered(cache), cache.kind == "int8",
         )  # fmt: skip
         return SequenceRows(*(ctypes.addressof(array) for array in arrays), *numbers)
 

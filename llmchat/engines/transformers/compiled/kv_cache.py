@@ -30,8 +30,10 @@ class CompiledCache(KVCache):
         shapes: Sequence[KeyValues | State | None],
         trained: int = 0,
         kind: KvKind = "full",
+        answer_start: int | None = None,
     ):
-        super().__init__(shapes, torch.bfloat16, torch.device("cpu"), trained, kind)
+        cpu = torch.device("cpu")
+        super().__init__(shapes, torch.bfloat16, cpu, trained, kind, answer_start)
         self.is_valid = True
         self._find_buffers()
 

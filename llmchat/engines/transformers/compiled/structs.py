@@ -71,6 +71,7 @@ class Rotary(Structure):
         ("scale", c_float),
         ("long_scale", c_float),
         ("is_interleaved", c_int32),
+        ("counts", c_int32),
     ]
 
 
@@ -85,6 +86,7 @@ class Block(Structure):
         ("details", c_void_p),
         ("norm", Norm),
         ("post_norm", Norm),
+        ("stream_norm", Norm),
         ("scale", c_float),
         ("factor", c_float),
         ("saves", c_int32),
@@ -97,7 +99,8 @@ class Attention(Structure):
         ("width", c_int64),
         *((name, Heads) for name in ("queries", "keys", "values", "gates")),
         *((name, Norm) for name in ("query_norm", "key_norm", "value_norm")),
-        *((name, c_int64) for name in ("rotary", "cache", "window", "chunk", "sees", "reach")),
+        *((name, c_int64) for name in ("rotary", "second_rotary", "cache", "window", "chunk")),
+        *((name, c_int64) for name in ("sees", "reach")),
         *((name, c_void_p) for name in ("sinks", "slopes", "distances")),
         *((name, c_float) for name in ("scale", "softcap", "clip")),
         *((f"position_{name}", c_float) for name in ("beta", "length", "shift")),
@@ -289,7 +292,8 @@ class SequenceRows(Structure):
         ("adapters", c_void_p),
         ("strengths", c_void_p),
         *((name, c_int64) for name in ("rows", "past", "capacity", "adapter_count", "all_logits")),
-        *((name, c_int64) for name in ("is_long", "memory", "memory_capacity", "is_int8")),
+        *((name, c_int64) for name in ("is_long", "context", "memory", "memory_capacity")),
+        ("is_int8", c_int64),
     ]
 
 

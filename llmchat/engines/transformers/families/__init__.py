@@ -17,6 +17,7 @@ from llmchat.engines.transformers.weights import Tensors
 MODULES = {
     "apertus": "apertus",
     "bloom": "bloom",
+    "chatglm": "chatglm",
     "cohere": "cohere",
     "cohere2": "cohere",
     "deepseek_v2": "deepseek",

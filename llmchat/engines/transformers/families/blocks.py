@@ -23,11 +23,13 @@ class Attention:
     """Attention. The outputs of `inputs`, side by side, are a row that holds all heads.
 
     sees: a query sees the positions before it and its own; all of a text, which is read at once and
-    whose keys and values are not kept (an encoder); or what block `shares`, a Memory, has written.
+    whose keys and values are not kept (an encoder); what block `shares`, a Memory, has written; or
+    the positions before it and all of the text's context (GLM, see Plan.answer_start).
 
     values may be where keys are: they are taken before the keys are normed and rotated. gates: as
     many as queries; the result of a head is multiplied with their sigmoid. norms_rotated: queries
-    and keys are normed after the rotary embedding. window: positions that a query sees, itself
+    and keys are normed after the rotary embedding. second_rotary: of other numbers of a head than
+    `rotary`. window: positions that a query sees, itself
     included; chunk: it sees those of its own chunk of so many; 0: all. softcap: scores become
     softcap * tanh(score / softcap). sinks: a tensor [heads] of scores that take weight and give no
     value. slopes: ALiBi, [heads] (Press et al. 2022). distance_bias: added to scores, as slopes.
@@ -47,6 +49,7 @@ class Attention:
     value_norm: Norm | None = None
     norms_rotated: bool = False
     rotary: Rotary | None = None
+    second_rotary: Rotary | None = None
     position_scale: PositionScale | None = None
     window: int = 0
     chunk: int = 0
@@ -55,7 +58,7 @@ class Attention:
     slopes: Tensor | None = None
     clip: float = 0.0
     shares: int | None = None
-    sees: Literal["before", "all", "memory"] = "before"
+    sees: Literal["before", "all", "memory", "context"] = "before"
     distance_bias: DistanceBias | None = None
 
 

@@ -125,6 +125,7 @@ def expected_tensors(plan: Plan) -> Iterator[tuple[str, tuple[int, ...]]]:
 def _of_step(step: Step) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _of_norm(step.norm)
     yield from _of_norm(step.post_norm)
+    yield from _of_norm(step.stream_norm)
     for linear in linears_of(step.block):
         yield linear.weight, linear.shape
     yield from _of_block(step.block)

@@ -62,7 +62,9 @@ class Rotary:
 
     interleaved: pairs are neighbours, instead of halves apart. scale: a factor of cosines and sines
     (YaRN). long, trained: beyond `trained` tokens a text has the frequencies `long` at all of its
-    positions, with `long_scale` (LongRoPE).
+    positions, with `long_scale` (LongRoPE). counts: the positions of a text; or those of its
+    context, at whose last one the answer stands; or those of the answer, from 1 on, before which
+    the context stands at 0 (GLM, see Plan.answer_start).
     """
 
     frequencies: Tensor
@@ -72,6 +74,7 @@ class Rotary:
     long: Tensor | None = None
     long_scale: float = 1.0
     trained: int = 0
+    counts: Literal["all", "context", "answer"] = "all"
 
     @property
     def width(self) -> int:

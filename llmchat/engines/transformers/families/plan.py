@@ -7,23 +7,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from llmchat.engines.transformers.families.blocks import (
-    Attention,
     Block,
-    LatentAttention,
     Linear,
     Norm,
+    Rotary,
 )
 
 
 @dataclass(frozen=True)
 class Step:
-    """x += scale * post_norm(block(norm(x))), then x *= factor."""
+    """x += scale * post_norm(block(norm(x))), then x *= factor. stream_norm: x is normed first, so
+    that what the block adds to is normed, too; such a step is the only one of its stage.
+    """
 
     block: Block
     norm: Norm | None
     post_norm: Norm | None = None
     scale: float = 1.0
     factor: float = 1.0
+    stream_norm: Norm | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Encoder:
 class Plan:
     """layers: in order. norm: before the head. longest: the most positions; 0: no limit. encoder:
     of a model that reads a prompt apart from its answer; its blocks are numbered first.
+    answer_start: the token (GLM's <sop>) before whose first occurrence a text is context, which is
+    read at once; where it has none, all of the text is answer.
     """
 
     hidden: int
@@ -105,6 +109,7 @@ class Plan:
     layer_inputs: LayerInputs | None = None
     longest: int = 0
     encoder: Encoder | None = None
+    answer_start: int | None = None
 
     @property
     def all_layers(self) -> tuple[Layer, ...]:
@@ -114,8 +119,14 @@ class Plan:
     @property
     def trained(self) -> int:
         """A text of more tokens has other rotary frequencies, see blocks.Rotary; 0: none has."""
-        turned = (one for one in self.blocks() if isinstance(one, Attention | LatentAttention))
-        return max((one.rotary.trained for one in turned if one.rotary), default=0)
+        return max((rotary.trained for rotary in self.rotaries()), default=0)
+
+    def rotaries(self) -> Iterator[Rotary]:
+        """Those of all blocks."""
+        for block in self.blocks():
+            for name in ("rotary", "second_rotary"):
+                if rotary := getattr(block, name, None):
+                    yield rotary
 
     def steps(self) -> Iterator[Step]:
         for layer in self.all_layers:

@@ -13,7 +13,7 @@ _QUERIES = 256
 class Attend:
     """[H, T, key width] queries, [K, S, key width] keys, [K, S, value width] values → [H, T, value
     width]. The T rows are the last of the S positions, unless the block sees all of them; H / K
-    heads share keys. distances: the table of the block's distance bias.
+    heads share keys. distances: the table of the block's distance bias. context: see Rows.
     """
 
     def __init__(
@@ -27,12 +27,14 @@ class Attend:
         self._scale = block.scale
         self._sinks = sinks
         self._distances = distances
-        self._is_causal = block.sees == "before"
+        self._is_causal = block.sees in ("before", "context")
         self._slopes = None if block.slopes is None else block.slopes.to(device, torch.float32)
 
-    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def __call__(self, queries: Tensor, keys: Tensor, values: Tensor, context: int = 0) -> Tensor:
         count, end = queries.shape[1], keys.shape[1]
         past = end - count if self._is_causal else 0
+        if self._block.sees == "context" and past < context:
+            return self._with_context(queries, keys, values, context)
         if count > 1 and self._is_plain(end):
             return self._all_before(queries, keys, values)
         parts = []
@@ -43,6 +45,15 @@ class Attend:
             sides = queries[:, start:stop], keys[:, seen], values[:, seen]
             parts.append(self._some(*sides, first, seen))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _with_context(self, queries: Tensor, keys: Tensor, values: Tensor, context: int) -> Tensor:
+        """A text that is read from its first token on: the context sees all of itself."""
+        seen = torch.ones(queries.shape[1], keys.shape[1], dtype=torch.bool, device=keys.device)
+        seen = seen.tril_()
+        seen[:, :context] = True
+        parts = queries[None], keys[None], values[None]
+        out: Tensor = F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=self._scale)[0]
+        return out
 
     def _is_plain(self, end: int) -> bool:
         """Whether each of `end` positions sees all before it, by the usual scores."""

@@ -22,6 +22,8 @@ class TorchAttention:
         self.inputs = load.joined(block.inputs)
         self.output = load.joined([block.output])
         self.rotary = TorchRotary(block.rotary, load.device) if block.rotary else None
+        second = block.second_rotary
+        self._second_rotary = TorchRotary(second, load.device) if second else None
         self._number = number
         self._query_norm, self._key_norm, self._value_norm = (
             load.norm(norm) for norm in (block.query_norm, block.key_norm, block.value_norm)
@@ -40,8 +42,8 @@ class TorchAttention:
             if keys is None
             else (self._with_new(row, keys, batch))
         )
-        parts = zip(queries.split(batch.counts, dim=1), held, strict=True)
-        outs = [self._attend(of_text, *pair) for of_text, pair in parts]
+        parts = zip(queries.split(batch.counts, dim=1), held, batch.rows, strict=True)
+        outs = [self._attend(of_text, *pair, rows.context) for of_text, pair, rows in parts]
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)  # [heads, T, width]
         if self.block.gates:
             out = out * heads_of(row, self.block.gates).sigmoid()
@@ -89,6 +91,8 @@ class TorchAttention:
             x = norm.of_heads(x, heads)
         if self.rotary:
             x = batch.turn(self.rotary)(x)
+        if self._second_rotary:
+            x = batch.turn(self._second_rotary)(x)
         return norm.of_heads(x, heads) if norm and self.block.norms_rotated else x
 
     def _clipped(self, x: Tensor) -> Tensor:

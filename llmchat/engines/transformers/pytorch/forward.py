@@ -55,6 +55,7 @@ class TorchForward(Forward):
         self._device, self._kv = device, kv
         self._switch = Switch()
         self._cache_shapes, self._trained = cache_shapes(plan), plan.trained
+        self.whole_context = plan.answer_start is not None
         load = Loader(tensors, kind, device, self._switch)
         self._embedding = TorchEmbedding(plan, load)
         self._layers = layers_of(plan, load)
@@ -63,7 +64,8 @@ class TorchForward(Forward):
         self._layer_inputs = TorchLayerInputs(inputs, load) if inputs else None
 
     def new_cache(self) -> KVCache:
-        return KVCache(self._cache_shapes, self.dtype, self._device, self._trained, self._kv)
+        shapes, start = self._cache_shapes, self.plan.answer_start
+        return KVCache(shapes, self.dtype, self._device, self._trained, self._kv, start)
 
     def run(self, sequences: Sequence[SequenceInput]) -> list[Tensor]:
         return rereading.run(self._run, sequences)
@@ -131,6 +133,7 @@ class TorchStep:
         self.norm = load.norm(step.norm)
         self.run = runner(step.block, number, load)
         self._post_norm = load.norm(step.post_norm)
+        self.stream_norm = load.norm(step.stream_norm)
         self._scale = step.scale
         self.factor = step.factor
 
@@ -156,6 +159,8 @@ class TorchLayer:
 
     def __call__(self, x: Tensor, batch: Pass) -> Tensor:
         for stage in self.stages:
+            if stage[0].stream_norm:
+                x = stage[0].stream_norm(x)
             before = x
             for step in stage:
                 x = x + step(before, batch)

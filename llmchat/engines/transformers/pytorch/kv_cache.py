@@ -40,8 +40,9 @@ class KVCache:
 
     `length` of the `capacity` positions are in use. trained: a text with more tokens has other
     rotary frequencies, 0 if there is no such length; is_long: whether these keys have them; text:
-    the tokens, kept only if `trained` is not 0 (rereading.py). memory: the cache of the encoder
-    whose keys and values cross-attention sees.
+    the tokens, kept only if `trained` is not 0 (rereading.py). context: the first tokens that see
+    each other, those before `answer_start`, which are kept together or not at all. memory: the
+    cache of the encoder whose keys and values cross-attention sees.
     """
 
     # The first capacity, and the positions that a layout keeps together: capacity is a multiple.
@@ -55,8 +56,11 @@ class KVCache:
         device: torch.device,
         trained: int = 0,
         kind: KvKind = "full",
+        answer_start: int | None = None,
     ):
         self.length = 0
+        self.context = 0
+        self._answer_start = answer_start
         self.capacity = 0
         self.shape = tuple(shapes)
         self.has_states = any(isinstance(shape, State) for shape in self.shape)
@@ -101,6 +105,17 @@ class KVCache:
         pairs = zip((keys, values), widths, strict=True)
         first, second = (self._numbers.numbers(side[:, :end], width) for side, width in pairs)
         return first, second
+
+    def begin(self, ids: Sequence[int]) -> None:
+        """Find the context of a text whose first tokens are read next; it is part of them."""
+        if not self.length:
+            self.context = self._context_of(ids)
+
+    def usable(self, ids: Sequence[int], shared: int) -> int:
+        """See executor.HoldsContext."""
+        if self._answer_start is None:
+            return shared
+        return shared if self._context_of(ids) == self.context <= shared else 0
 
     def see(self, memory: "KVCache") -> None:
         """Let cross-attention see the memories of an encoder, which has read its text."""
@@ -153,13 +168,13 @@ class KVCache:
         With states these are the ones before the last copy, or none.
         """
         if length < self.length:
-            self.length = self._go_back(length) if self.has_states else length
+            self.length = self._go_back(length) if self.has_states else self._whole(length)
             del self.text[self.length :]
         return self.length
 
     def clear(self) -> None:
         """Forget the text, also where a pass that was interrupted has changed some states."""
-        self.length, self.text, self.is_long = 0, [], False
+        self.length, self.context, self.text, self.is_long = 0, 0, [], False
         self.state_copies, self._mark = StateCopies(), None
         zero(self._states)
 
@@ -171,6 +186,7 @@ class KVCache:
         self.clear()
         if self.has_states and not (length := self._copy_states(other, length)):
             return
+        length, self.context = other._whole(length), other.context
         self.reserve(length)
         for (_, target), (_, source) in zip(self._sides(), other._sides(), strict=True):
             self._copy(source, target, length)
@@ -208,6 +224,7 @@ class KVCache:
             self.clear()
             return []
         self.is_long = header.is_long
+        self.begin(header.ids)
         self.advance(header.ids)
         return header.ids
 
@@ -242,6 +259,14 @@ class KVCache:
             return None
         count = sum(prod(part) for part in shape.parts)
         return torch.zeros(count, dtype=torch.float32, device=self._device)
+
+    def _context_of(self, ids: Sequence[int]) -> int:
+        start = self._answer_start
+        return 0 if start is None or start not in ids else list(ids).index(start)
+
+    def _whole(self, length: int) -> int:
+        """length, or 0 for less than the context."""
+        return length if length >= self.context else 0
 
     def _go_back(self, length: int) -> int:
         """Put the states back to the last copy; returns its length."""

@@ -1,6 +1,7 @@
 """What all blocks of one pass share: the rows of each text, and their positions."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,11 +12,15 @@ from llmchat.engines.transformers.pytorch.rotary import TorchRotary, Turn
 
 
 class Rows:
-    """The rows of one text in a pass: `count` tokens after the `past` ones in its cache."""
+    """The rows of one text in a pass: `count` tokens after the `past` ones in its cache. The first
+    `context` tokens of the text see each other.
+    """
 
     def __init__(self, sequence: SequenceInput):
         self.cache: KVCache = sequence.cache
         self.ids = sequence.ids
+        self.cache.begin(self.ids)
+        self.context = self.cache.context
         self.past, self.count = self.cache.length, len(sequence.ids)
         self.end = self.past + self.count
 
@@ -50,9 +55,20 @@ class Pass:
         """The rotations of the rows, computed once for all blocks that share them."""
         if id(rotary.source) not in self._turns:
             is_long = [row.cache.is_long for row in self.rows]
-            turn = rotary.turn(self.positions, is_long, self.counts, self._dtype)
+            positions = self._counted(rotary.source.counts)
+            turn = rotary.turn(positions, is_long, self.counts, self._dtype)
             self._turns[id(rotary.source)] = turn
         return self._turns[id(rotary.source)]
+
+    def _counted(self, counts: Literal["all", "context", "answer"]) -> Tensor:
+        """int64 [T], see Rotary.counts."""
+        if counts == "all":
+            return self.positions
+        lengths = [row.context for row in self.rows for _ in row.ids]
+        last = torch.tensor(lengths, device=self.positions.device) - 1
+        if counts == "context":
+            return torch.minimum(self.positions, last.clamp(min=0))
+        return (self.positions - last).clamp(min=0)
 
     def states(self, block: int) -> list[Tensor]:
         """The state of a recurrent block in each text."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
 from llmchat.engines.transformers.quantised import (
     awq,
+    chatglm,
     compressed_tensors,
     fp8,
     gptq,
@@ -32,6 +33,7 @@ _READERS: dict[str, _Read] = {
     "floats": fp8.read,
     "mxfp4": mxfp4.read,
     "bitsandbytes": nf4.read,
+    "chatglm": chatglm.read,
 }
 
 
@@ -79,7 +81,13 @@ class QuantisedTensors:
         return stored.size if stored and stored.is_grid else None
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
-        return None
+        """Rows with one scale and signed codes (ChatGLM's) are int8 as they are."""
+        if any(name not in self._stored or self._stored[name].form != "chatglm" for name in names):
+            return None
+        found = [self._read(self._stored[name]) for name in names]
+        pairs = [_signed_rows(one) for one in found if isinstance(one, GroupedWeight)]
+        weights, scales = zip(*pairs, strict=True)
+        return torch.cat(weights), torch.cat(scales)
 
     def head_int8(self) -> tuple[Tensor, Tensor] | None:
         return None
@@ -93,3 +101,9 @@ class QuantisedTensors:
 
     def _bytes(self, name: str) -> bytes:
         return bytes(self._plain(name).contiguous().flatten().view(torch.uint8).tolist())
+
+
+def _signed_rows(weight: GroupedWeight) -> tuple[Tensor, Tensor]:
+    """int8 [out, in] and SCB [out] of rows that have one scale each."""
+    codes = (weight.codes.to(torch.int16) - weight.zero).to(torch.int8)
+    return codes, weight.scale[:, 0].float() * 127

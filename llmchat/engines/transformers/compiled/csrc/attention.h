@@ -58,6 +58,7 @@ static void turn_heads(const Pass *pass, const Attention *a, const Norm *norm, i
                        float *x, const Heads *heads) {
     if (!a->norms_rotated) norm_heads(norm, x, heads);
     rotate_heads(pass, a->rotary, row, x, heads);
+    rotate_heads(pass, a->second_rotary, row, x, heads);
     if (a->norms_rotated) norm_heads(norm, x, heads);
 }
 

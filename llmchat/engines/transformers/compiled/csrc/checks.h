@@ -64,7 +64,8 @@ static void check_attention(const Model *m, const Block *block) {
     ASSERT(a->keys.count > 0 && a->queries.count % a->keys.count == 0);
     ASSERT(a->queries.width == a->keys.width && a->values.width % LANES == 0);
     ASSERT(sharing_heads(a) <= QUERY_BLOCK);
-    ASSERT(a->rotary < m->rotaries && a->cache >= 0 && a->cache < m->blocks);
+    ASSERT(a->rotary < m->rotaries && a->second_rotary < m->rotaries);
+    ASSERT(a->cache >= 0 && a->cache < m->blocks);
     ASSERT(a->window >= 0 && a->chunk >= 0 && (!a->distances || a->reach > 0));
     if (a->sees == SEES_MEMORY) {
         ASSERT(m->block[a->cache].kind == MEMORY && a->rotary < 0 && !a->clip);
@@ -271,6 +272,7 @@ static void check_streams(const Model *m, const Block *block) {
 static void check_block(const Model *m, const Block *block) {
     const Convolution *c = block->details;
     check_norm(&block->norm, m->hidden), check_norm(&block->post_norm, m->hidden);
+    check_norm(&block->stream_norm, m->hidden);
     switch (block->kind) {
     case ATTENTION: check_attention(m, block); break;
     case MEMORY: check_memory(m, block); break;
@@ -317,6 +319,8 @@ static void check_sequence(const Model *m, const SequenceRows *sequence, int enc
     ASSERT(sequence->rows > 0 && sequence->past >= 0 && !(encodes && sequence->past));
     ASSERT(sequence->memory >= 0 && sequence->memory <= sequence->memory_capacity);
     ASSERT(sequence->memory_capacity % SPAN == 0);
+    ASSERT(sequence->context >= 0 && sequence->context <= sequence->past + sequence->rows);
+    ASSERT(!sequence->past || sequence->context <= sequence->past);
     ASSERT(encodes || !m->encoder_blocks || sequence->memory > 0);
     ASSERT(sequence->past + sequence->rows <= sequence->capacity);
     ASSERT(sequence->capacity % SPAN == 0 && (sequence->is_int8 | 1) == 1);

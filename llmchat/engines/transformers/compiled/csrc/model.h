@@ -43,13 +43,16 @@ typedef struct {
     int64_t count, width, start, stride, together, group_stride;
 } Heads;
 
+/* The positions that a rotary embedding counts, see families/pieces.py. */
+enum { COUNTS_ALL, COUNTS_CONTEXT, COUNTS_ANSWER };
+
 /* Of `half` pairs of a head from number `first` on. long_*: for texts that are long, see
  * SequenceRows. */
 typedef struct {
     const float *frequencies, *long_frequencies; /* [half] */
     int64_t half, first;
     float scale, long_scale;
-    int32_t is_interleaved;
+    int32_t is_interleaved, counts;
 } Rotary;
 
 /* The last two are not those of an MLP. */
@@ -84,34 +87,34 @@ enum {
 
 #define MAX_STREAMS 8
 
-/* x += scale * post_norm(block(norm(x))), then x *= factor. linear: [linear_count], of which the
- * first `inputs` read the same; first_linear: the number of the first one in the model, for
- * adapters. saves: x is saved before the block; reads_saved: it reads what was saved. details: a
- * structure of its kind. */
+/* x = stream_norm(x), x += scale * post_norm(block(norm(x))), then x *= factor. linear:
+ * [linear_count], of which the first `inputs` read the same; first_linear: the number of the first
+ * one in the model, for adapters. saves: x is saved before the block; reads_saved: it reads what was
+ * saved. details: a structure of its kind. */
 typedef struct {
     int64_t kind, first_linear, linear_count, inputs;
     const Matrix *linear;
     const void *details;
-    Norm norm, post_norm;
+    Norm norm, post_norm, stream_norm;
     float scale, factor;
     int32_t saves, reads_saved;
 } Block;
 
-/* What a query sees: positions up to its own; all of a text that is read at once; or the memory
- * that an encoder has left of its text. */
-enum { SEES_BEFORE, SEES_ALL, SEES_MEMORY };
+/* What a query sees: positions up to its own; all of a text that is read at once; the memory that
+ * an encoder has left of its text; or positions up to its own and all of the context. */
+enum { SEES_BEFORE, SEES_ALL, SEES_MEMORY, SEES_CONTEXT };
 
 /* The details of an ATTENTION block, and of a MEMORY block, which has no queries. width: of the
- * outputs of all its inputs. gates: count = 0 for none. rotary: in Model, or -1. cache: the number
- * of the block whose keys and values it uses. sinks, slopes: [heads] or NULL. distances: [heads,
- * 2 * (reach + SPAN)] or NULL, what is added to the score of a key at each distance behind its
- * query, from -reach - SPAN on. window, chunk, softcap, clip: 0 for none. position_*: see
- * families/blocks.py, beta = 0 for none. */
+ * outputs of all its inputs. gates: count = 0 for none. rotary, second_rotary: in Model, or -1.
+ * cache: the number of the block whose keys and values it uses. sinks, slopes: [heads] or NULL.
+ * distances: [heads, 2 * (reach + SPAN)] or NULL, what is added to the score of a key at each
+ * distance behind its query, from -reach - SPAN on. window, chunk, softcap, clip: 0 for none.
+ * position_*: see families/blocks.py, beta = 0 for none. */
 typedef struct {
     int64_t width;
     Heads queries, keys, values, gates;
     Norm query_norm, key_norm, value_norm;
-    int64_t rotary, cache, window, chunk, sees, reach;
+    int64_t rotary, second_rotary, cache, window, chunk, sees, reach;
     const float *sinks, *slopes, *distances;
     float scale, softcap, clip;
     float position_beta, position_length, position_shift;
@@ -269,16 +272,17 @@ typedef struct {
  * of kv_layout.h or, with is_int8, of kv_int8.h, `past` positions in use; states: what a recurrent
  * block remembers; NULL where it has none. adapters: each [linears + 1], the output head last.
  * all_logits: logits for every row, not only the last. is_long: beyond the length for which
- * `frequencies` were trained. memory: the positions that an encoder has read of the text, whose
- * keys and values have room for memory_capacity. */
+ * `frequencies` were trained. context: so many of the first tokens see each other, in a pass that
+ * reads all of them. memory: the positions that an encoder has read of the text, whose keys and
+ * values have room for memory_capacity. */
 typedef struct {
     const int32_t *ids;
     void *const *keys, *const *values;
     float *const *states;
     const Lora *const *adapters;
     const float *strengths;
-    int64_t rows, past, capacity, adapter_count, all_logits, is_long, memory, memory_capacity;
-    int64_t is_int8;
+    int64_t rows, past, capacity, adapter_count, all_logits, is_long, context;
+    int64_t memory, memory_capacity, is_int8;
 } SequenceRows;
 
 /* The decays and betas of a row, see delta_net.h. */
@@ -322,6 +326,7 @@ static int64_t capacity_of(const Attention *a, const SequenceRows *sequence) {
 
 /* Where the positions end that a query sees. */
 static int64_t seen_end(const Attention *a, const SequenceRows *sequence, int64_t position) {
+    if (a->sees == SEES_CONTEXT) return MAX(position + 1, sequence->context);
     return a->sees == SEES_BEFORE ? position + 1 : held_positions(a, sequence);
 }
 

@@ -7,6 +7,13 @@
 #include "linear.h"
 #include "norms.h"
 
+/* A position as a rotary embedding counts it. */
+static int64_t counted(const Rotary *rotary, const SequenceRows *sequence, int64_t position) {
+    int64_t last = sequence->context - 1;
+    if (rotary->counts == COUNTS_CONTEXT) return MIN(position, MAX(last, 0));
+    return rotary->counts == COUNTS_ANSWER ? MAX(position - last, 0) : position;
+}
+
 /* The cosines and sines of a row's position, for each rotary embedding. */
 static void find_rotations(const Pass *pass, const SequenceRows *sequence, int64_t row,
                            int64_t position) {
@@ -16,8 +23,9 @@ static void find_rotations(const Pass *pass, const SequenceRows *sequence, int64
         int is_long = sequence->is_long && rotary->long_frequencies;
         const float *frequencies = is_long ? rotary->long_frequencies : rotary->frequencies;
         float scale = is_long ? rotary->long_scale : rotary->scale;
+        float turns = counted(rotary, sequence, position);
         for (int64_t i = 0; i < rotary->half; i++, at++) {
-            float angle = (float)position * frequencies[i];
+            float angle = turns * frequencies[i];
             pass->cosines[at] = cosf(angle) * scale;
             pass->sines[at] = sinf(angle) * scale;
         }

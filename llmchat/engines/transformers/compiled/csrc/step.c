@@ -38,7 +38,17 @@ static void save_stream(Worker *worker) {
     barrier(&worker->cursor);
 }
 
+/* Norm the stream itself. */
+static void norm_stream(Worker *worker, const Norm *norm) {
+    const Pass *pass = worker->pass;
+    loop_begin(&worker->cursor, pass->rows, 1);
+    for (int64_t row; (row = loop_next(&worker->cursor)) >= 0;)
+        norm_group(norm, pass->x + row * pass->model->hidden, 0);
+    barrier(&worker->cursor);
+}
+
 static void run_block(Worker *worker, const Block *block) {
+    if (block->stream_norm.count) norm_stream(worker, &block->stream_norm);
     if (block->saves) save_stream(worker);
     switch (block->kind) {
     case ATTENTION: run_attention(worker, block); break;

@@ -57,6 +57,7 @@ def _is_plain_attention(block: Attention) -> bool:
 
 def _turns_halves(rotary: Rotary, dim: int) -> bool:
     is_simple = not rotary.interleaved and not rotary.first and rotary.long is None
+    is_simple = is_simple and rotary.counts == "all"
     return is_simple and rotary.width == dim and rotary.scale == 1
 
 
