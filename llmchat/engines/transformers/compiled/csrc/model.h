@@ -89,8 +89,8 @@ enum {
 
 /* x = stream_norm(x), x += scale * post_norm(block(norm(x))), then x *= factor. linear:
  * [linear_count], of which the first `inputs` read the same; first_linear: the number of the first
- * one in the model, for adapters. saves: x is saved before the block; reads_saved: it reads what was
- * saved. details: a structure of its kind. */
+ * one in the model, for adapters. saves: x is saved before the block; reads_saved: it reads what
+ * was saved. details: a structure of its kind. */
 typedef struct {
     int64_t kind, first_linear, linear_count, inputs;
     const Matrix *linear;
