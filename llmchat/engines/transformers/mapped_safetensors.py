@@ -178,7 +178,7 @@ def _place(name: str, at: Any) -> _Place:
     return place
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         flags, access = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
         return mmap.mmap(file.fileno(), 0, flags, access)
@@ -196,7 +196,7 @@ class MappedFile:
         with reading(
             path, hint="`llmchat verify` checks the files, `llmchat pull` fetches them again"
         ):
-            self._map = _map_file(path)
+            self._map = map_file(path)
             length = int.from_bytes(self._map[:8], "little")
             if length > min(_LONGEST_HEADER, len(self._map) - 8):
                 raise ValueError("its header is longer than the file")
@@ -213,7 +213,7 @@ class MappedFile:
         Its header is not read again: that takes milliseconds in a file of thousands of experts.
         """
         again = copy.copy(self)
-        again._map = _map_file(self.path)
+        again._map = map_file(self.path)
         return again
 
     def fact(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:

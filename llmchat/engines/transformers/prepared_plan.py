@@ -1,8 +1,6 @@
 """What an int8 copy of a model with a plan consists of, without transformers."""
 
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -10,11 +8,11 @@ from llmchat.engines.transformers.families import blocks as kinds
 from llmchat.engines.transformers.families import viewed
 from llmchat.engines.transformers.families.blocks import Block, Linear
 from llmchat.engines.transformers.families.check import bind, linears_of
+from llmchat.engines.transformers.families.names import found_in, tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.modules.hf_modules import Outline, plain_dtype
 from llmchat.engines.transformers.weights import Tensors
 
-T = TypeVar("T")
 # transformers leaves linears of these in 16 bits: Falcon's are subclasses, and T5's `wo` is kept.
 # It has no ChatGLM.
 _OURS_ALONE = ("chatglm", "falcon", "mt5", "t5", "umt5")
@@ -29,10 +27,10 @@ def outline_of(plan: Plan, config: dict[str, Any], raw: Tensors) -> tuple[Outlin
     plan = bind(plan, tensors.shapes)
     head, groups = plan.head.linear.module, _groups(plan)
     quantised = {module for group in groups for module in group}
-    plain = _names(plan) - {f"{module}.weight" for module in quantised}
+    plain = tensor_names(plan) - {f"{module}.weight" for module in quantised}
     if plan.head.is_tied:
         plain -= {plan.head.linear.weight, plan.head.linear.bias}
-    sixteen_bit = {linear.module for linear in _found(plan, Linear)} - quantised - {head}
+    sixteen_bit = {linear.module for linear in found_in(plan, Linear)} - quantised - {head}
     is_shared = tensors.shapes.keys() == raw.shapes.keys()
     is_shared = is_shared and str(config.get("model_type")) not in _OURS_ALONE
     outline = Outline(
@@ -88,23 +86,3 @@ def _dtype(name: str, plan: Plan, is_shared: bool) -> torch.dtype:
 def _routers(plan: Plan) -> set[str]:
     """The weights of routers: with fewer digits they would choose other experts."""
     return {block.router.weight for block in plan.blocks() if isinstance(block, kinds.Experts)}
-
-
-def _names(plan: Plan) -> set[str]:
-    """Everything in a plan that can be the name of a tensor."""
-    names = set(_found(plan, str))
-    for linear in _found(plan, Linear):
-        names |= {linear.weight, linear.bias}
-    return names
-
-
-def _found(value: Any, kind: type[T]) -> Iterator[T]:
-    """The values of a kind within a plan."""
-    if isinstance(value, kind):
-        yield value
-    if isinstance(value, tuple):
-        for one in value:
-            yield from _found(one, kind)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _found(getattr(value, field.name), kind)
