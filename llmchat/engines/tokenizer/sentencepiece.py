@@ -8,6 +8,8 @@ of google/sentencepiece `sentencepiece_model.proto`; merges and normalisation fo
 
 import struct
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,15 +94,23 @@ def merges(pieces: tuple[Piece, ...]) -> list[tuple[str, str]]:
 
     The file has no merges, only a score for each piece.
     """
-    numbers = {piece.text: number for number, piece in enumerate(pieces)}
-    found = []
-    for text, score, _ in pieces:
-        splits = [(text[:cut], text[cut:]) for cut in range(1, len(text))]
-        known = [pair for pair in splits if pair[0] in numbers and pair[1] in numbers]
-        known.sort(key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))
-        found += [(score, *pair) for pair in known]
-    found.sort(key=lambda merge: (merge[0], len(merge[1]), len(merge[2])), reverse=True)
-    return [(left, right) for _, left, right in found]
+    known = {piece.text for piece in pieces}
+    found: list[tuple[str, str]] = []
+    ordered = sorted(pieces, key=itemgetter(1), reverse=True)
+    for _, alike in groupby(ordered, key=itemgetter(1)):
+        texts = [piece.text for piece in alike]
+        splits = [pair for text in texts for pair in _splits(text, known)]
+        if len(texts) > 1:
+            splits.sort(key=lambda pair: (len(pair[0]), len(pair[1])), reverse=True)
+        found += splits
+    return found
+
+
+def _splits(text: str, known: set[str]) -> Iterator[tuple[str, str]]:
+    """The ways to split a piece into two known ones, the longest left side first."""
+    for cut in range(len(text) - 1, 0, -1):
+        if text[:cut] in known and text[cut:] in known:
+            yield text[:cut], text[cut:]
 
 
 def _bpe(model: Model) -> "Tokenizer":
