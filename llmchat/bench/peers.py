@@ -12,11 +12,12 @@ from llmchat.bench.cost import read_per_token
 from llmchat.bench.interleave import Competitor, python_file
 from llmchat.bench.machine import memory_missing
 from llmchat.bench.report import Row
-from llmchat.engines.checkpoint_files import read_json
+from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.hub import inspect_folder
 from llmchat.hub.inspect import Inspection
+from llmchat.hub.local_store import fresh_folder
 from llmchat.memory_estimate import OVERHEAD, parameters
 from llmchat.models.locate import Model
 from llmchat.process.programs import python
@@ -54,7 +55,7 @@ class Peers:
     ) -> tuple[list[tuple[Competitor, Row]], list[str], dict[str, str]]:
         """The peers that can be measured, with empty rows; a line for each other one; versions."""
         assert model.base is not None
-        inspected, folder = inspect_folder(model.base), model.base.path
+        inspected, folder = inspect_folder(model.base), self._plain(model.base.path)
         task = {
             "folder": str(folder),
             "device": device,
@@ -132,12 +133,25 @@ class Peers:
             reason = (done.stderr.strip().splitlines() or ["the writer ended early"])[-1]
             raise UsageError(f"no Q8_0 file can be written: {reason}")
 
+    def _plain(self, folder: Path) -> Path:
+        """The checkpoint in 16 bits: other programs do not read what points to a GGUF file."""
+        if not (folder / GGUF_POINTER).exists():
+            return folder
+        plain = self._kept(folder) / "plain"
+        if not plain.exists():
+            from llmchat.engines.transformers.plain_checkpoint import write_plain
+
+            with fresh_folder(plain) as fresh:
+                write_plain(folder, fresh)
+        return plain
+
     def _kept(self, folder: Path) -> Path:
         """The folder for files made from a checkpoint, kept for its next benchmark.
 
         Other weights in the same folder are another checkpoint.
         """
-        stats = [(file.name, file.stat()) for file in sorted(folder.glob("*.safetensors"))]
+        files = [*folder.glob("*.safetensors"), *folder.glob(GGUF_POINTER)]
+        stats = [(file.name, file.stat()) for file in sorted(files)]
         weights = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         stamp = json.dumps([str(folder.resolve()), *weights])
         kept = self._world.cache / "bench" / hashlib.sha256(stamp.encode()).hexdigest()[:16]

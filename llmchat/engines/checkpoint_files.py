@@ -12,6 +12,8 @@ from llmchat.errors import IntegrityError
 from llmchat.memory_estimate import own_context
 from llmchat.parse_guard import reading, reason
 
+# Names the GGUF file whose weights a folder describes: files, kind (`Q4_K_M`), size in bytes.
+GGUF_POINTER = "gguf.json"
 # Context of a checkpoint whose config.json names none.
 _CONTEXT = 2048
 # Where positions are relative (T5) or the past is a recurrent state (RWKV), the number in

@@ -81,6 +81,9 @@ ARCHITECTURES = {
     "starcoder2": Architecture("starcoder2", {"attention.layer_norm_epsilon": "norm_epsilon"}),
 }
 _ENDS = ("eos", "eot", "eom")
+# What ends an answer whatever the file names, as in llama.cpp.
+_END_MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>")
+_CONTROL = 3
 
 
 def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, Any] | None:
@@ -93,7 +96,7 @@ def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, A
     known = ARCHITECTURES.get(arch)
     if known is None:
         return None
-    names = _COMMON | known.keys
+    names = {**_COMMON, **known.keys}
     own = {name.removeprefix(f"{arch}."): value for name, value in facts.items()}
     found = {ours: _plain(own[theirs]) for theirs, ours in names.items() if theirs in own}
     config = {"model_type": known.model_type, **known.fixed, **found, **_tokens(header)}
@@ -107,9 +110,8 @@ def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, A
 
 def _tokens(header: GgufHeader) -> dict[str, Any]:
     facts, tensors = header.facts, header.tensors
-    ends = [facts.get(f"tokenizer.ggml.{name}_token_id") for name in _ENDS]
     found: dict[str, Any] = {
-        "eos_token_id": list(dict.fromkeys(end for end in ends if type(end) is int and end >= 0)),
+        "eos_token_id": _end_ids(facts),
         "tie_word_embeddings": "output.weight" not in tensors,
     }
     for name, key in (("bos_token_id", "bos"), ("pad_token_id", "padding")):
@@ -118,6 +120,16 @@ def _tokens(header: GgufHeader) -> dict[str, Any]:
     if "token_embd.weight" in tensors:
         found["vocab_size"] = tensors["token_embd.weight"].shape[0]
     return found
+
+
+def _end_ids(facts: Facts) -> list[int]:
+    """The end tokens that the file names, then those that are one by their text."""
+    named = [facts.get(f"tokenizer.ggml.{name}_token_id") for name in _ENDS]
+    tokens, kinds = facts.get("tokenizer.ggml.tokens"), facts.get("tokenizer.ggml.token_type")
+    if isinstance(tokens, list) and isinstance(kinds, list):
+        marks = [tokens.index(mark) for mark in _END_MARKS if mark in tokens]
+        named += [number for number in marks if kinds[number : number + 1] == [_CONTROL]]
+    return list(dict.fromkeys(end for end in named if type(end) is int and end >= 0))
 
 
 def _plain(value: Any) -> Any:

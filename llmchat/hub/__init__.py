@@ -15,7 +15,7 @@ from llmchat.hub.adapters import check as check_adapter
 from llmchat.hub.cache import hub_cache
 from llmchat.hub.inspect import Inspection, inspect, inspect_folder, refuse_foreign_code
 from llmchat.hub.integrity import combined_error, damaged_files, repair_hint
-from llmchat.hub.local import find, find_intact, pull_path, receipt_here
+from llmchat.hub.local import find, find_intact, pull_path, receipt_here, unpack_quickly
 from llmchat.hub.local_store import forget_used, last_used, receipts, touch_used
 from llmchat.hub.plan import Plan, make_plan
 from llmchat.hub.prepared import (
@@ -70,6 +70,7 @@ __all__ = [
     "remove",
     "size_of",
     "touch_used",
+    "unpack_quickly",
     "useless_copies",
     "verify",
 ]  # fmt: skip

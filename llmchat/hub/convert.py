@@ -33,11 +33,27 @@ def gguf_to_folder(gguf: Path, target: Path) -> str:
         # transformers raises whatever its parts do.
         except Exception as error:
             raise Mismatch(
-                f"{gguf.name} cannot be converted to a checkpoint: {reason(error)}"
+                f"{gguf.name} cannot be converted to a checkpoint: {reason(error)}",
+                "`--engine gguf` runs the file in llama.cpp, if that knows its architecture",
             ) from error
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
     return f"{gguf.name} dequantised to bf16"
+
+
+def tokenizer_by_transformers(gguf: Path, target: Path) -> None:
+    """Write the tokenizer of a GGUF file as transformers converts it."""
+    from transformers import AutoTokenizer
+
+    with _quiet():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        except Exception as error:
+            raise Mismatch(
+                f"the tokenizer of {gguf.name} is not known: {reason(error)}",
+                "`--engine gguf` runs the file in llama.cpp",
+            ) from error
+        tokenizer.save_pretrained(target)
 
 
 def pickles_to_folder(source: Path, target: Path, adapter: bool) -> str:

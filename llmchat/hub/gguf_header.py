@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError
+from llmchat.gguf_file import read_header
 from llmchat.hub.headers import Shapes
 from llmchat.parse_guard import reading
 
@@ -54,26 +55,20 @@ def write_facts(path: Path, folder: Path) -> None:
 
     Raises IntegrityError for a file that is not a GGUF or holds no language model.
     """
-    from gguf import GGUFReader
-
+    facts = read_header(path).facts
     with reading(path):
-        _write(GGUFReader(path), path, folder)
+        _write(facts, path, folder)
 
 
-def _write(reader: Any, path: Path, folder: Path) -> None:
-    fields = {
-        name: field.contents()
-        for name, field in reader.fields.items()
-        if name != "tokenizer.ggml.merges"
-    }
-    tokens, kinds = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.token_type")
-    if not tokens or not kinds or f"{fields['general.architecture']}.context_length" not in fields:
+def _write(facts: dict[str, Any], path: Path, folder: Path) -> None:
+    tokens, kinds = facts.get("tokenizer.ggml.tokens"), facts.get("tokenizer.ggml.token_type")
+    if not tokens or not kinds or f"{facts['general.architecture']}.context_length" not in facts:
         raise IntegrityError(
             f"{path.name} holds no language model: it is a GGUF file without a vocabulary"
         )
-    (folder / "config.json").write_text(json.dumps(_config(fields)), "utf-8")
+    (folder / "config.json").write_text(json.dumps(_config(facts)), "utf-8")
     (folder / "tokenizer_config.json").write_text(
-        json.dumps(_tokenizer(fields, tokens, kinds), ensure_ascii=False), "utf-8"
+        json.dumps(tokenizer_config(facts), ensure_ascii=False), "utf-8"
     )
 
 
@@ -93,7 +88,10 @@ def _config(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tokenizer(fields: dict[str, Any], tokens: list[str], kinds: list[int]) -> dict[str, Any]:
+def tokenizer_config(fields: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer_config.json of a header: special tokens and the chat template."""
+    tokens = fields.get("tokenizer.ggml.tokens") or []
+    kinds = fields.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     named = {
         f"{ours}_token": fields.get(f"tokenizer.ggml.{theirs}_token_id")
         for ours, theirs in _SPECIALS.items()

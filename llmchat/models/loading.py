@@ -20,6 +20,7 @@ from llmchat.models.prepared_copy import (
     kernels_folder,
     note_rounding,
     proof_file,
+    stored_kind,
 )
 from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset
@@ -98,7 +99,7 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
     prepared = copy_to_open(model, options, progress)
     if prepared is None:
         note_rounding((base, *model.adapters), progress)
-    if preset.weights == "fp32" and base.from_gguf:
+    if preset.weights == "fp32" and base.from_gguf and not stored_kind(base):
         progress.note(
             "note: this model was dequantised from a GGUF file to bf16; fp32 computes with more"
             " digits, but its weights have those of bf16"
@@ -116,10 +117,14 @@ def _open_transformers(model: Model, options: Options, prepared: Path | None) ->
     from llmchat.engines.transformers import TransformersEngine
 
     assert model.base is not None
+    weights = model.preset.weights
+    if weights == "int4" and stored_kind(model.base):
+        # Both kinds keep the numbers of the file.
+        weights = "int8"
     return TransformersEngine(
         model.base.path,
         [checkpoint.path for checkpoint in model.adapters],
-        weights=model.preset.weights,
+        weights=weights,
         kv=model.preset.kv,
         device=options.device,
         name=title(model.preset),

@@ -17,7 +17,7 @@ from llmchat.errors import (
     UsageError,
     did_you_mean,
 )
-from llmchat.hub import Checkpoint, find, find_intact, touch_used
+from llmchat.hub import Checkpoint, find, find_intact, touch_used, unpack_quickly
 from llmchat.models import external
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.presets import find as find_preset
@@ -116,7 +116,7 @@ def find_checkpoint(source: Source, preset: Preset, world: World) -> Checkpoint:
     """The checkpoint of a source; a file that has changed since the pull is verified again."""
     command = f"`{_pull_command(source, preset, world)}`"
     try:
-        return find_intact(source, world)
+        return _found(source, world)
     except IntegrityError as error:
         if source.kind == "path":
             raise
@@ -129,6 +129,15 @@ def find_checkpoint(source: Source, preset: Preset, world: World) -> Checkpoint:
         raise NotPulled(
             f"`{preset.name}` is not pulled: {error.message}", f"{command} downloads it"
         ) from error
+
+
+def _found(source: Source, world: World) -> Checkpoint:
+    try:
+        return find_intact(source, world)
+    except ModelNotFound:
+        if source.kind == "path" and unpack_quickly(source, world):
+            return find_intact(source, world)
+        raise
 
 
 def _pull_command(source: Source, preset: Preset, world: World) -> str:

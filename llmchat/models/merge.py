@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from llmchat.engines.checkpoint_files import GGUF_POINTER
 from llmchat.errors import Mismatch
 from llmchat.hub.local_store import fresh_folder
 from llmchat.hub.safe_copy import copy_beside
@@ -13,7 +14,10 @@ from llmchat.settings import World
 SHARD_BYTES = 5_000_000_000
 # The files of a checkpoint besides its weights; others, such as pickles, are the base's alone.
 _KEPT = ("*.json", "*.model", "*.txt", "*.jinja", "LICENSE*", "USE_POLICY*")
-_LEFT = ("model.safetensors.index.json", "adapter_config.json", "pytorch_model.bin.index.json")
+_LEFT = (
+    "model.safetensors.index.json", "adapter_config.json", "pytorch_model.bin.index.json",
+    GGUF_POINTER,
+)  # fmt: skip
 
 
 def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_BYTES) -> int:
@@ -36,7 +40,9 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
     tensors = open_tensors(
         model.base.path, [adapter.path for adapter in model.adapters], preset.adapter_scale
     )
-    types = FileTensors(model.base.path)
+    # Weights of a GGUF file become 16-bit ones.
+    is_gguf = (model.base.path / GGUF_POINTER).exists()
+    types = None if is_gguf else FileTensors(model.base.path)
     with fresh_folder(target) as folder:
         for pattern in _KEPT:
             for path in model.base.path.glob(pattern):
@@ -62,6 +68,16 @@ def _untie(path: Path, untied: bool) -> None:
         )
 
 
+def _type_of(name: str, types: object) -> object:
+    """The type that a tensor has in the base's files; bfloat16 without them."""
+    import torch
+
+    if types is None:
+        return torch.bfloat16
+    like = name if name in types.shapes else next(iter(types.shapes))  # type: ignore[attr-defined]
+    return types.get(like).dtype  # type: ignore[attr-defined]
+
+
 def _write(tensors: object, types: object, folder: Path, shard_bytes: int) -> int:
     """Write model-00001.safetensors … with their index, or a single file."""
     from safetensors.torch import save_file
@@ -71,8 +87,7 @@ def _write(tensors: object, types: object, folder: Path, shard_bytes: int) -> in
     pending: dict[str, object] = {}
     for name in tensors.shapes:  # type: ignore[attr-defined]
         tensor = tensors.get(name)  # type: ignore[attr-defined]
-        like = name if name in types.shapes else next(iter(types.shapes))  # type: ignore[attr-defined]
-        tensor = tensor.to(types.get(like).dtype)  # type: ignore[attr-defined]
+        tensor = tensor.to(_type_of(name, types))
         bytes_ = tensor.numel() * tensor.element_size()
         if pending and size + bytes_ > shard_bytes:
             save_file(pending, folder / f"part-{len(shards)}", metadata={"format": "pt"})

@@ -27,6 +27,17 @@ def recipe(preset: Preset, parts: Sequence[Checkpoint]) -> CopyRecipe:
     return CopyRecipe.of(parts[0], parts[1:], preset.adapter_scale)
 
 
+def stored_kind(base: Checkpoint) -> str:
+    """The kind of weights that a checkpoint keeps as they are (`Q4_K_M`); "" for 16 bits."""
+    quantised = inspect_folder(base).quantised
+    return quantised.kind if quantised.stored else ""
+
+
+def has_copy(preset: Preset, base: Checkpoint) -> bool:
+    """Whether the weights are prepared: int8, and what keeps the numbers of its file."""
+    return preset.weights == "int8" or (preset.weights == "int4" and bool(stored_kind(base)))
+
+
 def find_or_make(
     preset: Preset,
     parts: Sequence[Checkpoint],
@@ -41,7 +52,7 @@ def find_or_make(
     if the disk is full, OSError if the copy cannot be written.
     """
     base, *adapters = parts
-    if preset.weights != "int8":
+    if not has_copy(preset, base):
         raise Mismatch(f"{preset.weights} weights are not prepared")
 
     def start() -> "Preparation":
@@ -63,7 +74,7 @@ def copy_to_open(model: Model, options: Options, progress: Progress) -> Path | N
     A missing copy is written for what a preset names. An adapter of --adapter is merged in memory.
     """
     preset, world, base = model.preset, model.world, model.base
-    if world is None or base is None or preset.weights != "int8":
+    if world is None or base is None or not has_copy(preset, base):
         return None
     parts = (base, *model.adapters)
     found = find_copy(recipe(preset, parts), world)

@@ -13,7 +13,7 @@ from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, has_room, this_machine
 from llmchat.models.loading import check_loads
 from llmchat.models.locate import sources
-from llmchat.models.prepared_copy import find_or_make, recipe
+from llmchat.models.prepared_copy import find_or_make, has_copy, recipe, stored_kind
 from llmchat.output.formatting import byte_count
 from llmchat.output.progress import Progress
 from llmchat.presets import Preset, names
@@ -135,7 +135,7 @@ def prepare_copy(
     """
     if (
         preset.engine != "transformers"
-        or preset.weights != "int8"
+        or not has_copy(preset, parts[0])
         or not is_model(parts[0])
         or hub.find_copy(recipe(preset, parts), world)
     ):
@@ -147,7 +147,8 @@ def prepare_copy(
     finally:
         progress.close()
     check_loads(preset, parts, world, Options(trust_remote_code=code))
-    return [f"{preset.name}: prepared as int8 ({byte_count(hub.size_of([copy]))})"]
+    kind = stored_kind(parts[0]) or "int8"
+    return [f"{preset.name}: prepared as {kind} ({byte_count(hub.size_of([copy]))})"]
 
 
 def is_model(checkpoint: Checkpoint) -> bool:

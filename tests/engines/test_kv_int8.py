@@ -29,7 +29,7 @@ from llmchat.engines.transformers.families.cache_shapes import KeyValues, bytes_
 from llmchat.engines.transformers.pytorch.cache_numbers import Int8Numbers, codes_of
 from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import UsageError
 from llmchat.settings.types import KvKind
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from support.checkpoints import save_adapter, save_tiny
 from support.loopback_hub import Hub, serving
 from support.worlds import make_world
 
+from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import IntegrityError, Mismatch, ModelNotFound, NetworkError
 from llmchat.hub import find, local_store, pull, remove, verify
 from llmchat.output.progress import NoProgress
@@ -21,16 +23,16 @@ from llmchat.presets import find as find_preset
 from llmchat.settings import World
 
 
-def test_the_default_model_is_a_plain_checkpoint_after_its_pull(smol_world: World) -> None:
+def test_the_default_model_keeps_the_weights_of_its_file(smol_world: World) -> None:
     source = find_preset("smollm2").base
     folder = find(source, smol_world).path
     names = {path.name for path in folder.iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
-    assert not any(name.endswith((".gguf", ".whl")) for name in names), "a chat never parses GGUF"
-    tensors = load_file(folder / "model.safetensors")
-    assert sum(tensor.numel() for tensor in tensors.values()) == 134_515_008 and {
-        tensor.dtype for tensor in tensors.values()
-    } == {torch.bfloat16}
+    assert {"config.json", "gguf.json", "tokenizer.json", "chat_template.jinja"} <= names
+    assert not any(name.endswith((".safetensors", ".whl")) for name in names)
+    tensors = open_tensors(folder, ())
+    assert sum(map(prod, tensors.shapes.values())) == 134_515_008
+    weight = tensors.grouped("model.layers.0.mlp.down_proj.weight")
+    assert weight is not None and weight.shape == (576, 1536)
     assert (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM"
         in (folder / "chat_template.jinja").read_text()
@@ -245,7 +247,7 @@ def test_pickles_in_shards_become_safetensors_in_shards(tmp_path: Path, world: W
         ("nothing", ModelNotFound, "there is no folder or file"),
         ("empty", Mismatch, "is not a checkpoint"),
         ("text", Mismatch, "is not a model"),
-        ("gguf", Mismatch, "cannot be converted to a checkpoint"),
+        ("gguf", IntegrityError, "it is not a GGUF file"),
     ],
 )
 def test_what_is_no_model_is_one_clear_line(

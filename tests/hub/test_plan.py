@@ -534,8 +534,8 @@ def test_a_gguf_file_is_planned_from_its_header(tmp_path: Path, world: World) ->
     writer.close()
     found = inspect(Source("path", str(tmp_path / "tiny.gguf")), world)
     assert found.shapes == {
-        "embed_tokens.weight": (320, 64),
-        "blk.0.attn_k.weight": (32, 64),
+        "model.embed_tokens.weight": (320, 64),
+        "model.layers.0.self_attn.k_proj.weight": (32, 64),
         "lm_head.weight": (320, 64),
     }
     plan = pulling.plan_pull(find_preset(str(tmp_path / "tiny.gguf")), world).plan

@@ -15,7 +15,8 @@ from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.live_lora import LiveAdapter
 from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.int8 import quantise_rows
-from llmchat.engines.transformers.weights import MemoryTensors, Tensors
+from llmchat.engines.transformers.tensors import Tensors
+from llmchat.engines.transformers.weights import MemoryTensors
 from llmchat.settings.types import Weights
 
 needs_compiler = [

@@ -5,6 +5,7 @@ into words (`tokenizer.ggml.pre`). The patterns are those of the models' own tok
 llama.cpp lists their names in llama-vocab.cpp.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # llama.cpp's enum llama_token_type, which is that of sentencepiece.
-_UNKNOWN, _CONTROL, _WRITTEN, _BYTE = 2, 3, 4, 6
+_NORMAL, _UNKNOWN, _CONTROL, _WRITTEN, _BYTE = 1, 2, 3, 4, 6
+# Marks of turns that some files call words; llmchat's prompts need them as one token.
+_MARK = re.compile(r"<\|[^|<>\s]{1,40}\|>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>")
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _LLAMA3 = (
@@ -92,6 +95,10 @@ def tokenizer_of(facts: Mapping[str, Any]) -> "Tokenizer | None":
         return None
     if len(set(tokens)) != len(tokens) and kind == "gpt2":
         raise IntegrityError("the vocabulary of the GGUF file has a token twice")
+    kinds = [
+        _CONTROL if one == _NORMAL and token[:1] == "<" and _MARK.fullmatch(token) else one
+        for token, one in zip(tokens, kinds, strict=True)
+    ]
     if kind == "llama":
         made = _of_pieces(facts, tokens, kinds)
     elif kind == "gpt2":
@@ -103,9 +110,7 @@ def tokenizer_of(facts: Mapping[str, Any]) -> "Tokenizer | None":
     return made
 
 
-def _of_pieces(
-    facts: Mapping[str, Any], tokens: list[str], kinds: list[int]
-) -> "Tokenizer | None":
+def _of_pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
     """Byte pairs whose order is in their scores, as sentencepiece stores them."""
     scores = facts.get("tokenizer.ggml.scores")
     if not isinstance(scores, list) or len(scores) != len(tokens):
@@ -116,9 +121,7 @@ def _of_pieces(
     return sentencepiece.make_tokenizer(model, {}, frozenset())
 
 
-def _of_merges(
-    facts: Mapping[str, Any], tokens: list[str], kinds: list[int]
-) -> "Tokenizer | None":
+def _of_merges(facts: Mapping[str, Any], tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
     words, merges = facts.get("tokenizer.ggml.pre"), facts.get("tokenizer.ggml.merges")
@@ -172,9 +175,7 @@ def _cutters(name: str) -> Any:
     return pre_tokenizers.Sequence([*splits, bytes_alone])
 
 
-def _open_texts(
-    made: "Tokenizer", facts: Mapping[str, Any], tokens: list[str], kind: str
-) -> None:
+def _open_texts(made: "Tokenizer", facts: Mapping[str, Any], tokens: list[str], kind: str) -> None:
     """Put the start token before a text, and the end token behind it, where the file says so."""
     from tokenizers import processors
 

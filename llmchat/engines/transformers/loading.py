@@ -23,9 +23,10 @@ from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared
 from llmchat.engines.transformers.pytorch import cuda, forward
 from llmchat.engines.transformers.pytorch.encoder_decoder import TorchEncoderDecoder
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.vocabulary import vocabulary_of
-from llmchat.engines.transformers.weights import Tensors, open_tensors
+from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import UsageError
 from llmchat.memory_estimate import kv_bytes
 from llmchat.parse_guard import reading

@@ -11,7 +11,7 @@ from llmchat.engines.transformers.families.check import bind, linears_of
 from llmchat.engines.transformers.families.names import found_in, tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.modules.hf_modules import Outline, plain_dtype
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 
 # transformers leaves linears of these in 16 bits: Falcon's are subclasses, and T5's `wo` is kept.
 # It has no ChatGLM.

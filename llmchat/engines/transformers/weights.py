@@ -7,19 +7,21 @@ that of one tensor.
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from llmchat.engines.checkpoint_files import read_json
+from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
 from llmchat.engines.transformers.bitsandbytes_format import Int8Tensors, is_int8
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
 from llmchat.engines.transformers.lora import Adapter, check, needs_peft, read_adapter_config
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
 from llmchat.engines.transformers.modules.auto_classes import load_whole
 from llmchat.engines.transformers.quantised.checkpoint import QuantisedTensors
+from llmchat.engines.transformers.quantised.gguf_tensors import open_gguf
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
+from llmchat.engines.transformers.tensors import FloatTensors, Tensors
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
 from llmchat.errors import IntegrityError, Mismatch, first_line
 from llmchat.quantisation import declared
@@ -27,65 +29,6 @@ from llmchat.quantisation.config import OWN_TABLE, refuse_tensors, with_own_tabl
 
 # The name of files that other programs would misread under the usual one.
 OWN_STEM = "llmchat"
-
-
-class Tensors(Protocol):
-    """Named tensors, some of which can be 8-bit already.
-
-    untied: head and embedding differ although the base's config.json ties them, see tied_heads.
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-
-    @property
-    def untied(self) -> bool: ...
-
-    def get(self, name: str) -> Tensor: ...
-
-    def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
-        """A weight as int8 [out, in] and SCB float32 [out], W ≈ int8 * SCB / 127, mapped from its
-        file; several names are stacked along the rows.
-
-        None if one of them is not stored like this.
-        """
-        ...
-
-    def head_int8(self) -> tuple[Tensor, Tensor] | None:
-        """The prepared 8-bit copy of the output head, tied or not; None without one."""
-        ...
-
-    def grouped(self, name: str) -> GroupedWeight | None:
-        """A weight as its file stores it in groups of few bits; None for any other."""
-        ...
-
-    def packed(self, name: str) -> PackedWeight | None:
-        """A weight that a prepared copy holds in the layout of the compiled step."""
-        ...
-
-    def stored_size(self, name: str) -> int | None:
-        """Bytes in the files of a weight that keeps its numbers, see `grouped`; None for others."""
-        ...
-
-
-class FloatTensors:
-    """The quantised part of Tensors for a source without quantised tensors."""
-
-    untied: bool = False
-
-    def grouped(self, name: str) -> GroupedWeight | None:
-        return None
-
-    def packed(self, name: str) -> PackedWeight | None:
-        return None
-
-    def stored_size(self, name: str) -> int | None:
-        return None
-
-    def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
-        return None
-
-    def head_int8(self) -> tuple[Tensor, Tensor] | None:
-        return None
 
 
 class FileTensors(FloatTensors):
@@ -202,7 +145,7 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
     config = modern_config(read_json(base / "config.json"))
     scaled = with_scales(list(adapters), scale)
     if any(needs_peft(read_adapter_config(folder)) for folder, _ in scaled):
-        if declared(config):
+        if declared(config) or (base / GGUF_POINTER).exists():
             raise Mismatch(
                 "an adapter that is more than LoRA matrices cannot be merged into quantised"
                 " weights",
@@ -217,7 +160,12 @@ def open_tensors(base: Path, adapters: Iterable[Path], scale: float = 1.0) -> Te
 
 
 def _open_files(base: Path, config: dict[str, Any]) -> Tensors:
-    """The tensors of a folder as config.json, or an older file of its own, describes them."""
+    """The tensors of a folder as config.json, or an older file of its own, describes them; those of
+    the GGUF file that it points to.
+    """
+    if (base / GGUF_POINTER).exists():
+        # A plan is needed, whose modules import this one.
+        return open_gguf(base, config)
     config = with_own_table(config, read_json(base / OWN_TABLE))
     if is_int8(config):
         return Int8Tensors(weight_files(base), config)

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, EarlyStoppingCallback, Trainer, T
 from transformers.utils import logging
 
 from llmchat.engines.checkpoint_files import read_json
+from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch, OutOfResources
 from llmchat.finetune.examples import Example
@@ -238,7 +239,8 @@ def _tuned(course: Course) -> nn.Module:
     logging.disable_progress_bar()
     if read_json(course.base / "config.json").get("is_encoder_decoder"):
         raise Mismatch("this model is an encoder-decoder; llmchat fine-tunes only decoder models")
-    model: Any = AutoModelForCausalLM.from_pretrained(course.base, **_loading(course))
+    with plain_checkpoint(course.base) as folder:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, **_loading(course))
     if course.adapters:
         _merge(model, course)
     if recipe.base in ("int8", "int4"):

@@ -16,7 +16,8 @@ from support.quantised_files import (
 from torch import Tensor
 
 from llmchat.engines.transformers.quantised.bits import unpack
-from llmchat.engines.transformers.weights import Tensors, open_tensors
+from llmchat.engines.transformers.tensors import Tensors
+from llmchat.engines.transformers.weights import open_tensors
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 

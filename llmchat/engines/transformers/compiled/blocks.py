@@ -36,7 +36,7 @@ from llmchat.engines.transformers.families.check import linears_of
 from llmchat.engines.transformers.families.distance import DistanceBias
 from llmchat.engines.transformers.families.plan import Plan, Step
 from llmchat.engines.transformers.pytorch.int8 import finite
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 
 # The order of the enumerations in model.h.
 _KINDS: tuple[type[Any], ...] = (

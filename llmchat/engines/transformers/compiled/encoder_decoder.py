@@ -15,7 +15,7 @@ from llmchat.engines.transformers.encoded import EncodedCache
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.cache_shapes import KeyValues, split_shapes
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import KvKind
 
 

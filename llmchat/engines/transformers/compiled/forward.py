@@ -33,7 +33,7 @@ from llmchat.engines.transformers.families.cache_shapes import cache_shapes
 from llmchat.engines.transformers.families.check import bind
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.live_lora import LiveAdapter
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import KvKind
 
 

@@ -14,7 +14,7 @@ from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
 from llmchat.engines.transformers.quantised.packed import kind_of, pack
 from llmchat.engines.transformers.quantised.types import PackedWeight
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 
 
 class MatrixLoader:

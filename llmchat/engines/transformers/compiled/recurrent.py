@@ -13,7 +13,7 @@ from llmchat.engines.transformers.families import blocks
 from llmchat.engines.transformers.families.blocks import Block, Heads
 from llmchat.engines.transformers.families.plan import Step
 from llmchat.engines.transformers.pytorch.int8 import finite
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 
 # Their order in the enumeration of kinds in model.h.
 RECURRENT: tuple[type[Any], ...] = (

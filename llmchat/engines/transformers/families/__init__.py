@@ -11,7 +11,7 @@ from typing import Any
 from llmchat.engines.transformers.families.config_values import Config, NoPlan, check_counts
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.families.views import ViewedTensors
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 
 # Model type → the module of its family.
 MODULES = {

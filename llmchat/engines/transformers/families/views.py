@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import IntegrityError
 
 

@@ -18,7 +18,7 @@ from llmchat.engines.transformers.modules.rope_scaling import RopeScaling, rope_
 from llmchat.engines.transformers.modules.state_copies import Copies, can_be_cut, keeping_all
 from llmchat.engines.transformers.pytorch import cuda
 from llmchat.engines.transformers.pytorch.linear import compute_dtype
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import Weights
 
 # Kinds of layers whose keys and values can all be kept: a mask selects those that count.

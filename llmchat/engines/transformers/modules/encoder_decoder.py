@@ -16,7 +16,7 @@ from llmchat.engines.transformers.executor import Forward, SequenceInput
 from llmchat.engines.transformers.live_lora import Switch
 from llmchat.engines.transformers.modules.hf_modules import build
 from llmchat.engines.transformers.pytorch.linear import compute_dtype
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import Weights
 
 

@@ -27,12 +27,12 @@ from llmchat.engines.transformers.modules.quantisable import (
 )
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer
 from llmchat.engines.transformers.pytorch.linear import compute_dtype, int8_linear, make_linear
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, with_ties
 from llmchat.engines.transformers.weights import (
     MemoryTensors,
     MergedTensors,
     RenamedTensors,
-    Tensors,
 )
 from llmchat.errors import Mismatch
 from llmchat.settings.types import Weights

@@ -12,7 +12,7 @@ from llmchat.engines.transformers.families.cache_shapes import split_shapes
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.pytorch.forward import TorchForward
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import KvKind, Weights
 
 

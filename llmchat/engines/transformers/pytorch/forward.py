@@ -22,7 +22,7 @@ from llmchat.engines.transformers.pytorch.linear import compute_dtype
 from llmchat.engines.transformers.pytorch.loader import Loader
 from llmchat.engines.transformers.pytorch.passes import Pass
 from llmchat.engines.transformers.pytorch.runners import runner, runs
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import KvKind, Weights
 
 

@@ -11,7 +11,7 @@ from llmchat.engines.transformers.live_lora import AdaptedLinear, Part, Switch
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer
 from llmchat.engines.transformers.pytorch.linear import compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.pytorch.norms import TorchNorm
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import Weights
 
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
 from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.mapped_safetensors import map_file
 from llmchat.engines.transformers.quantised import gguf_types
 from llmchat.engines.transformers.quantised.types import GroupedWeight
-from llmchat.engines.transformers.weights import FloatTensors
+from llmchat.engines.transformers.tensors import FloatTensors
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.gguf_file import GgufHeader, TensorInfo, read_header
 
@@ -49,6 +50,12 @@ class Stored(NamedTuple):
     shift: float = 0.0
 
 
+def open_gguf(base: Path, config: Mapping[str, Any]) -> "GgufTensors":
+    """The tensors of the file that a folder points to."""
+    pointer = read_json(base / GGUF_POINTER)
+    return GgufTensors([base / name for name in pointer["files"]], config)
+
+
 class GgufTensors(FloatTensors):
     """files: one, or the parts of a file in their order. config: as gguf_file.config makes it.
 
@@ -62,9 +69,7 @@ class GgufTensors(FloatTensors):
             for file, header in zip(files, headers, strict=True)
             for name in header.tensors
         }
-        self._infos = {
-            name: info for header in headers for name, info in header.tensors.items()
-        }
+        self._infos = {name: info for header in headers for name, info in header.tensors.items()}
         self._stored = _stored(headers[0], self._infos, config)
         self.shapes: dict[str, tuple[int, ...]] = {
             name: self._shape(stored) for name, stored in self._stored.items()
@@ -77,21 +82,26 @@ class GgufTensors(FloatTensors):
         return values - stored.shift if stored.shift else values
 
     def grouped(self, name: str) -> GroupedWeight | None:
-        stored = self._stored[name]
-        kind = self._infos[stored.name].type
-        if len(self.shapes[name]) != 2 or not gguf_types.has_groups(kind):
+        if self.stored_size(name) is None:
             return None
-        weight = gguf_types.grouped(kind, self._rows(stored))
-        if weight is not None and not _is_finite(weight):
+        return self._grouped(name, self._rows(self._stored[name]))
+
+    def _grouped(self, name: str, rows: Tensor) -> GroupedWeight:
+        weight = gguf_types.grouped(self._infos[self._stored[name].name].type, rows)
+        assert weight is not None
+        if not _is_finite(weight):
             raise IntegrityError(
-                f"the tensor `{stored.name}` has scales that are not finite numbers",
+                f"the tensor `{self._stored[name].name}` has scales that are not finite numbers",
                 "download the file again, or another one",
             )
         return weight
 
-    def kind(self, name: str) -> str:
-        """The type of a tensor in the file: `Q4_K`."""
-        return self._infos[self._stored[name].name].type.name
+    def stored_size(self, name: str) -> int | None:
+        stored = self._stored[name]
+        info = self._infos[stored.name]
+        if len(self.shapes[name]) != 2 or not gguf_types.has_groups(info.type):
+            return None
+        return info.size if stored.expert is None else info.size // info.shape[0]
 
     def _shape(self, stored: Stored) -> tuple[int, ...]:
         shape = self._infos[stored.name].shape

@@ -30,7 +30,7 @@ from llmchat.engines.transformers.pytorch.mlp import TorchMlp
 from llmchat.engines.transformers.pytorch.norms import TorchNorm
 from llmchat.engines.transformers.pytorch.runners import RowsRunner
 from llmchat.engines.transformers.pytorch.sampler import Sampler
-from llmchat.engines.transformers.weights import Tensors
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import Weights
 
 # One graph for each number of rows, and for each combination of live adapters.

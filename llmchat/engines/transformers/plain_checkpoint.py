@@ -1,0 +1,43 @@
+"""A quantised model as a 16-bit checkpoint, for programs that read nothing else.
+
+Training needs one, and the libraries that `llmchat bench` compares with; a chat does not.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
+from llmchat.engines.transformers.mapped_safetensors import Entry, Writer
+from llmchat.engines.transformers.weights import open_tensors
+
+_KEPT = ("tokenizer*", "*.jinja", "LICENSE*")
+
+
+@contextmanager
+def plain_checkpoint(base: Path) -> Iterator[Path]:
+    """The folder itself, or a temporary one with the dequantised weights."""
+    if not (base / GGUF_POINTER).exists():
+        yield base
+        return
+    with tempfile.TemporaryDirectory(prefix=".plain-", dir=base.parent) as name:
+        write_plain(base, Path(name))
+        yield Path(name)
+
+
+def write_plain(base: Path, target: Path) -> None:
+    """Write the weights in bf16, one tensor at a time, with config and tokenizer."""
+    tensors = open_tensors(base, ())
+    entries = [Entry(name, torch.bfloat16, shape) for name, shape in tensors.shapes.items()]
+    writer = Writer(target / "model.safetensors", entries)
+    for entry in entries:
+        writer.put(entry.name, tensors.get(entry.name).to(torch.bfloat16))
+    writer.close()
+    for path in (path for pattern in _KEPT for path in base.glob(pattern)):
+        (target / path.name).write_bytes(path.read_bytes())
+    config = read_json(base / "config.json") | {"dtype": "bfloat16"}
+    (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")

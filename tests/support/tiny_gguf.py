@@ -1,0 +1,121 @@
+"""Tiny checkpoints as GGUF files, written as llama.cpp's converters write them."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from llmchat.engines.checkpoint_files import read_json
+from llmchat.engines.transformers.weights import FileTensors
+from support.checkpoints import CHATML
+
+KEYS = {
+    "num_hidden_layers": "block_count",
+    "max_position_embeddings": "context_length",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "num_local_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "sliding_window": "attention.sliding_window",
+}
+# Model type → architecture of llama.cpp.
+ARCHITECTURES = {
+    "llama": "llama", "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "gemma3_text": "gemma3",
+    "phi3": "phi3",
+}  # fmt: skip
+Quantise = Callable[[str, np.ndarray], gguf.GGMLQuantizationType | None]
+
+
+def q8_0(name: str, array: np.ndarray) -> gguf.GGMLQuantizationType:
+    """Matrices in Q8_0 where their rows are whole blocks, all else in F32."""
+    kinds = gguf.GGMLQuantizationType
+    whole = array.ndim > 1 and array.shape[-1] % 32 == 0
+    return kinds.Q8_0 if whole and "gate_inp" not in name else kinds.F32
+
+
+def write_gguf(folder: Path, file: Path, kind_of: Quantise = q8_0, **facts: Any) -> Path:
+    """Write a checkpoint as one file, without tensors of no kind.
+
+    facts: more keys, without the architecture's name.
+    """
+    config = read_json(folder / "config.json")
+    arch = ARCHITECTURES[config["model_type"]]
+    writer = gguf.GGUFWriter(str(file), arch)
+    for ours, theirs in KEYS.items():
+        if isinstance(config.get(ours), int):
+            writer.add_uint32(f"{arch}.{theirs}", config[ours])
+    writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", config["rms_norm_eps"])
+    for name, value in facts.items():
+        writer.add_key_value(f"{arch}.{name}", value, gguf.GGUFValueType.get_type(value))
+    _add_tokens(writer, folder, config["vocab_size"])
+    table = gguf.get_tensor_name_map(
+        {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}[arch],
+        config["num_hidden_layers"],
+    )
+    for name, array in _converted(folder, config, table).items():
+        kind = kind_of(name, array)
+        if kind is None:
+            continue
+        writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def _converted(folder: Path, config: dict[str, Any], table: Any) -> dict[str, np.ndarray]:
+    tensors, found = FileTensors(folder), dict[str, np.ndarray]()
+    stacks: dict[str, dict[int, np.ndarray]] = {}
+    for name in tensors.shapes:
+        module, _, suffix = name.rpartition(".")
+        array = tensors.get(name).float().numpy()
+        expert = re.search(r"\.experts\.(\d+)\.", name)
+        theirs = table.get_name(re.sub(r"\.experts\.\d+\.", ".experts.", module)) or table.get_name(
+            module
+        )
+        assert theirs, name
+        if expert:
+            stacks.setdefault(f"{theirs}.{suffix}", {})[int(expert[1])] = array
+        else:
+            found[f"{theirs}.{suffix}"] = _as_theirs(theirs, array, config)
+    for name, parts in stacks.items():
+        found[name] = np.stack([parts[number] for number in sorted(parts)])
+    return found
+
+
+def _as_theirs(name: str, array: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+    kind, heads = config["model_type"], 0
+    if kind == "llama" and name.endswith("attn_q"):
+        heads = config["num_attention_heads"]
+    if kind == "llama" and name.endswith("attn_k"):
+        heads = config["num_key_value_heads"]
+    if heads:
+        # Rotary pairs are halves of a head here, and neighbours there.
+        return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+    return array + 1 if kind == "gemma3_text" and name.endswith("norm") else array
+
+
+def _add_tokens(writer: Any, folder: Path, count: int) -> None:
+    saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    vocabulary = saved["model"]["vocab"]
+    names = {number: token for token, number in vocabulary.items()}
+    special = {token["id"] for token in saved["added_tokens"] if token["special"]}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([names.get(number, f"<unused {number}>") for number in range(count)])
+    writer.add_token_types([3 if number in special else 1 for number in range(count)])
+    merges = saved["model"]["merges"]
+    writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHATML)
