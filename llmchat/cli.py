@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from typer.main import get_command
 
 from llmchat.commands import (
+    batch,
     bench,
     chat,
     config,
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(models.app)
 app.add_typer(presets.app, name="presets")
 app.command()(doctor.doctor)
+app.command()(batch.batch)
 app.add_typer(evaluate.app)
 app.command()(bench.bench)
 app.add_typer(finetune.app)

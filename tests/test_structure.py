@@ -53,7 +53,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "models": ("ordered", ("models", "docs_material", "stored_conversation", "tool_turn", "reply",
             "dropped_turns", "acting", "answer_record", "chat")),
-    "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "bench")),
+    "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "batch", "bench")),
     "commands": ("separate", ("commands",)),
     "program": ("separate", ("cli",)),
 }  # fmt: skip
