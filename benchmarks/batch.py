@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`llmchat batch` with sixteen answers at once against one after the other, the default model.
 
-usage: python benchmarks/batch.py [--lines N] [--rounds N] [--save]      needs `llmchat pull smollm2`
+usage: python benchmarks/batch.py [--lines N] [--rounds N] [--save]   needs `llmchat pull smollm2`
 
 Both are whole commands on the same file, in turns; seconds include the start and the loading of
 the model. The answers must be equal to the letter. --save writes benchmarks/results/batch.json.
