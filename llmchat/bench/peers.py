@@ -16,7 +16,7 @@ from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.hub import inspect_folder
-from llmchat.hub.inspect import Inspection
+from llmchat.hub.inspection import Inspection
 from llmchat.hub.local_store import fresh_folder
 from llmchat.memory_estimate import OVERHEAD, parameters
 from llmchat.models.locate import Model

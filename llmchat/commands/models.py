@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from llmchat.commands import options
 from llmchat.commands.confirm import confirmed
@@ -45,6 +46,10 @@ _Prepare = Annotated[
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="The plan as one JSON object on stdout.")]
+_Yes = Annotated[
+    bool,
+    typer.Option("-y", "--yes", help="Take the proposed file of a GGUF repo without asking."),
+]
 
 
 @app.command()
@@ -59,12 +64,13 @@ def pull(
     force: _Force = False,
     prepare: _Prepare = True,
     json: _Json = False,
+    yes: _Yes = False,
     quiet: options.Quiet = False,
     **shared: Any,
 ) -> None:
     """Download, check and prepare models; resumes interrupted downloads."""
     given = options.given(ctx)
-    how = _Pull(dry_run=dry_run, force=force, prepare=prepare, json=json, quiet=quiet)
+    how = _Pull(dry_run=dry_run, force=force, prepare=prepare, json=json, yes=yes, quiet=quiet)
     for name in models:
         _pull(ctx.obj, resolve(ctx.obj, given | {"model": name}).options, how)
 
@@ -76,6 +82,7 @@ class _Pull(msgspec.Struct, frozen=True):
     force: bool = False
     prepare: bool = True
     json: bool = False
+    yes: bool = False
     quiet: bool = False
 
 
@@ -94,11 +101,13 @@ def _pull(world: World, options: Options, how: _Pull) -> None:
         thorough=how.force,
     )
     plan = planned.plan
-    _print_plan(plan, world, how)
+    _print_plan(plan, world, how, proposed=planned.proposed)
     downloads = not all(part.here for part in plan.parts)
     plan.enforce(force=how.force, memory=how.dry_run or downloads)
     if how.dry_run:
         return
+    if planned.proposed and not how.yes and not _accepted(plan, world):
+        raise UsageError("nothing was pulled", f"name a file: {_other_names(plan)}")
     progress = NoProgress() if how.quiet else ByteProgress(world)
     parts = pulling.pull(planned, world, progress, force=how.force)
     lines = [
@@ -116,19 +125,36 @@ def _pull(world: World, options: Options, how: _Pull) -> None:
             how,
         )
     if parts and pulling.is_model(parts[0].checkpoint):
-        _note([f"ready: {pulling.use_of(planned.preset, options)}"], world, how)
+        chosen = replace(options, model=planned.preset.name) if planned.proposed else options
+        _note([f"ready: {pulling.use_of(planned.preset, chosen)}"], world, how)
 
 
-def _print_plan(plan: "Plan", world: World, how: _Pull) -> None:
+def _accepted(plan: "Plan", world: World) -> bool:
+    """Whether the person at the terminal takes the proposed file; in a pipe it is taken."""
+    if not (world.stdin.isatty() and world.stderr.isatty()):
+        return True
+    return confirmed(
+        world, f"pull {plan.model} ({byte_count(plan.download, decimals=0)})?", world.stderr
+    )
+
+
+def _other_names(plan: "Plan") -> str:
+    """The other files of a GGUF repo, as MODEL arguments."""
+    repo = plan.model.partition(":")[0]
+    return ", ".join(f"{repo}:{choice.name}" for choice in plan.choices if not choice.chosen)
+
+
+def _print_plan(plan: "Plan", world: World, how: _Pull, *, proposed: bool) -> None:
     from llmchat.hub import report
     from llmchat.ui.json_output import print_json
 
     if how.json:
         print_json(world, plan)
     elif how.dry_run:
-        print(fit_for(world.stdout, "\n".join(report.lines(plan))), file=world.stdout)
+        lines = [*report.choices(plan), *report.lines(plan)]
+        print(fit_for(world.stdout, "\n".join(lines)), file=world.stdout)
     else:
-        _note(report.short(plan), world, how)
+        _note([*(report.choices(plan) if proposed else ()), *report.short(plan)], world, how)
 
 
 def _note(lines: Iterable[str], world: World, how: _Pull) -> None:
@@ -158,10 +184,19 @@ def offer(world: World, options: Options) -> bool:
 @app.command("ls")
 def list_models(
     ctx: typer.Context,
+    elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--elsewhere",
+            help="The GGUF models of ollama, LM Studio and the Hub's cache, where they are.",
+        ),
+    ] = False,
     json: options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
 ) -> None:
     """List the models on this machine: presets, repos, and your own files."""
+    if elsewhere:
+        return _list_elsewhere(ctx.obj, json=json, quiet=quiet)
     from llmchat.history.export import when
     from llmchat.models import library
     from llmchat.presets import broken
@@ -185,6 +220,18 @@ def list_models(
         tables.rows(world, rows, columns, quiet=quiet)
     if not quiet:
         tables.notes(world, broken(world.own_presets))
+
+
+def _list_elsewhere(world: World, *, json: bool, quiet: bool) -> None:
+    """Print the models of other programs, and how each runs here."""
+    from llmchat.models.elsewhere import list_elsewhere
+    from llmchat.ui import tables
+
+    models = list_elsewhere(world)
+    columns = ("name", "size", "architecture", "quantisation", "runs", "note")
+    tables.rows(world, models, columns, json=json, quiet=quiet)
+    if not (models or quiet or json):
+        print("no GGUF models of ollama, LM Studio or other Hub tools here", file=world.stderr)
 
 
 @app.command()

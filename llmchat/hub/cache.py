@@ -172,6 +172,16 @@ def write_ref(repo: Path, revision: str, commit: str) -> None:
         path.write_text(commit)
 
 
+def snapshot_here(repo: Path, revision: str) -> Path | None:
+    """The folder of a revision's files; None where there is none."""
+    try:
+        commit = revision if COMMIT.fullmatch(revision) else (repo / "refs" / revision).read_text()
+    except (OSError, ValueError):
+        return None
+    folder = repo / "snapshots" / commit.strip()
+    return folder if COMMIT.fullmatch(commit.strip()) and folder.is_dir() else None
+
+
 def removable_files(repo: Path, keep: Iterable[str]) -> list[Path]:
     """The files to delete when only the snapshots of the commits `keep` stay.
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
 from llmchat.errors import LlmchatError
-from llmchat.gguf_file import GgufHeader, TensorInfo, read_header
+from llmchat.gguf_file import GgufHeader, TensorInfo, joined, read_header, read_model
 from llmchat.gguf_file.config import config_of
 from llmchat.gguf_file.names import checkpoint_name
 from llmchat.hub.convert import tokenizer_by_transformers
-from llmchat.hub.gguf_header import read_gguf, tokenizer_config
+from llmchat.hub.gguf_header import numbers_of, tokenizer_config
 from llmchat.hub.headers import Shapes
 from llmchat.hub.weights import Quantised
 from llmchat.parse_guard import reading, silenced
@@ -32,18 +32,16 @@ def write_folder(files: Sequence[Path], target: Path) -> str | None:
     pointed to by their names alone.
     """
     headers = [read_header(file) for file in files]
-    first = headers[0]
-    tensors = {name: info for header in headers for name, info in header.tensors.items()}
-    whole = GgufHeader(first.facts, tensors, first.data_start)
+    whole = joined(headers)
     config = config_of(whole, _reader(files, headers))
     if config is None:
         return None
-    size = sum(info.size for info in tensors.values())
+    size = sum(info.size for info in whole.tensors.values())
     places = [file.name if file.parent == target else str(file.resolve()) for file in files]
     _write(target / "config.json", config)
     table = {
         checkpoint_name(name): {"shape": info.shape, "type": info.type.name, "size": info.size}
-        for name, info in tensors.items()
+        for name, info in whole.tensors.items()
     }
     pointer = {"files": places, "kind": whole.kind, "size": size, "tensors": table}
     (target / GGUF_POINTER).write_text(json.dumps(pointer), "utf-8")
@@ -121,14 +119,18 @@ def inspect_header(path: Path) -> tuple[dict[str, Any], Shapes, Quantised]:
     the reason.
     """
     try:
-        header = read_header(path)
+        return facts_of_header(read_model(path))
     except LlmchatError:
         return {}, {}, Quantised()
+
+
+def facts_of_header(header: GgufHeader) -> tuple[dict[str, Any], Shapes, Quantised]:
+    """Config, shapes and weights of a header."""
     facts = {
         checkpoint_name(name): (info.shape, info.type.name, info.size)
         for name, info in header.tensors.items()
     }
-    return config_of(header) or read_gguf(path)[1], *_weights(facts, header.kind)
+    return config_of(header) or numbers_of(header), *_weights(facts, header.kind)
 
 
 def _weights(

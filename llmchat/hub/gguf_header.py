@@ -1,4 +1,4 @@
-"""Read shapes, config and special tokens from the header of a GGUF file.
+"""Read config and special tokens from the header of a GGUF file.
 
 Names are those of checkpoints; tensors are not read.
 """
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import IntegrityError
-from llmchat.gguf_file import read_header
-from llmchat.hub.headers import Shapes
+from llmchat.gguf_file import GgufHeader, read_header
 from llmchat.parse_guard import reading
 
 _CONFIG = {
@@ -21,8 +20,6 @@ _CONFIG = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
 }
-# Tensors that stay 16 bit in a loaded model, see `memory_estimate.weights`.
-_NAMES = {"token_embd.weight": "embed_tokens.weight", "output.weight": "lm_head.weight"}
 
 # The kinds of tokens, llama.cpp's enum llama_token_type.
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
@@ -31,23 +28,18 @@ _SPECIALS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _LIKE_A_MARK = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>")
 
 
-def read_gguf(path: Path) -> tuple[Shapes, dict[str, Any]]:
-    """Shapes and config; ({}, {}) for an unreadable file, whose conversion reports the reason."""
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(path)
-        shapes = {
-            _NAMES.get(tensor.name, tensor.name): tuple(map(int, reversed(tensor.shape)))
-            for tensor in reader.tensors
-        }
-        kind = reader.fields["general.architecture"].contents()
-        values = {ours: reader.get_field(f"{kind}.{theirs}") for theirs, ours in _CONFIG.items()}
-        return shapes, {"model_type": kind} | {
-            name: int(field.contents()) for name, field in values.items() if field is not None
-        }
-    except Exception:
-        return {}, {}
+def numbers_of(header: GgufHeader) -> dict[str, Any]:
+    """The numbers of a config that memory depends on, for an architecture that is not known."""
+    kind = str(header.facts.get("general.architecture", ""))
+    values = {ours: header.facts.get(f"{kind}.{theirs}") for theirs, ours in _CONFIG.items()}
+    # Some architectures have a list, with a number for each layer.
+    largest = {
+        name: max(value) if isinstance(value, list) and value else value
+        for name, value in values.items()
+    }
+    return {"model_type": kind} | {
+        name: value for name, value in largest.items() if type(value) is int
+    }
 
 
 def write_facts(path: Path, folder: Path) -> None:

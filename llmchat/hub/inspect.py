@@ -14,15 +14,18 @@ from llmchat.hub import cache, headers, local_store, remote
 from llmchat.hub.cache import RemoteFile
 from llmchat.hub.endpoint import offline
 from llmchat.hub.gguf_folder import inspect_header, is_known, weights_of_pointer
-from llmchat.hub.headers import Shapes
+from llmchat.hub.gguf_remote import inspect_here, inspect_variants
+from llmchat.hub.gguf_repo import Variant, is_gguf_repo
 from llmchat.hub.http import get
+from llmchat.hub.inspection import Inspection
 from llmchat.hub.integrity import damaged_files
 from llmchat.hub.local import find_path, receipt_here
+from llmchat.hub.pulled_gguf import canonical, gguf_here
 from llmchat.hub.remote import Listing
 from llmchat.hub.repo import choose, intact_receipt, is_weights, list_repo, read_object
 from llmchat.hub.response_guard import explained, readable
 from llmchat.hub.retry import TransferLimits
-from llmchat.hub.types import Checkpoint
+from llmchat.hub.types import Checkpoint, Receipt
 from llmchat.hub.weights import Quantised, weight_facts
 from llmchat.presets.types import FileFact, Source
 from llmchat.quantisation import Fact, declared, method_of
@@ -46,35 +49,6 @@ class _Index(Struct):
     urls: list[_IndexFile]
 
 
-class Inspection(Struct, frozen=True):
-    """A source as it is now. Sizes in bytes.
-
-    size: of all its files; missing: what a pull fetches; partial: what an earlier attempt left;
-    disk: the most that a pull takes while it unpacks; shapes: {} where only a download would show
-    them; weights: size of the weight files; quantised: how they are stored.
-    """
-
-    source: Source
-    commit: str = ""
-    here: bool = False
-    size: int = 0
-    missing: int = 0
-    partial: int = 0
-    disk: int = 0
-    weights: int = 0
-    files: int = 0
-    form: str = "safetensors"
-    config: dict[str, Any] = {}
-    adapter: dict[str, Any] = {}
-    shapes: Shapes = {}
-    quantised: Quantised = Quantised()
-    licence: str = ""
-    gated: str = ""
-    code: tuple[str, ...] = ()
-    listing: Listing | None = None
-    notes: tuple[str, ...] = ()
-
-
 def inspect(source: Source, world: World, code: bool = False, thorough: bool = False) -> Inspection:
     """Inspect a source where it is. Raises as a pull would, for a gated or missing repo.
 
@@ -82,9 +56,7 @@ def inspect(source: Source, world: World, code: bool = False, thorough: bool = F
     `integrity`.
     """
     with readable("a file", source):
-        return {"hub": _of_repo, "pypi": _of_wheel, "path": _of_path}[source.kind](
-            source, world, code, thorough
-        )
+        return _INSPECTIONS[source.kind](source, world, code, thorough)
 
 
 def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
@@ -113,19 +85,21 @@ def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
 
 
 def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Inspection:
+    source = canonical(source, world)
     receipt = intact_receipt(source, world, thorough=thorough)
     if receipt and (offline(world) or (cache.COMMIT.fullmatch(source.revision) and not code)):
-        return inspect_folder(local_store.to_checkpoint(source, receipt))
+        return _of_receipt(source, receipt)
     try:
         listing = list_repo(source, world, once=receipt is not None)
     except (NetworkError, IntegrityError) as error:
         if receipt:
             # Without the list, what is on this machine is used.
-            return inspect_folder(
-                local_store.to_checkpoint(source, receipt),
-                notes=(f"not checked for updates: {error.message}",),
+            return _of_receipt(
+                source, receipt, notes=(f"not checked for updates: {error.message}",)
             )
         raise
+    if is_gguf_repo(source, listing.files):
+        return _of_gguf_repo(source, world, listing, receipt)
     files = _chosen(source, world, listing, code)
     scripts = tuple(file.name for file in files if file.name.endswith(".py"))
     known = {
@@ -135,8 +109,26 @@ def _of_repo(source: Source, world: World, code: bool, thorough: bool) -> Inspec
         "listing": listing,
     }
     if receipt and receipt.revision == listing.commit and set(scripts) <= set(receipt.files):
-        return inspect_folder(local_store.to_checkpoint(source, receipt), **known)
+        return _of_receipt(source, receipt, **known)
     return _of_files(source, world, files, known)
+
+
+def _of_receipt(source: Source, receipt: Receipt, **more: Any) -> Inspection:
+    """What was pulled. more: other facts about it."""
+    if source.is_gguf:
+        return inspect_here(source, receipt, **more)
+    return inspect_folder(local_store.to_checkpoint(source, receipt), **more)
+
+
+def _of_gguf_repo(
+    source: Source, world: World, listing: Listing, receipt: Receipt | None
+) -> Inspection:
+    known = {"licence": listing.licence, "gated": listing.gated, "listing": listing}
+    if receipt and receipt.revision == listing.commit:
+        return inspect_here(source, receipt, **known)
+    repo = cache.repo_folder(world, source.repo)
+    read = _reader(source, world, listing.commit, repo)
+    return inspect_variants(source, listing, repo, read, known)
 
 
 def _chosen(source: Source, world: World, listing: Listing, code: bool) -> list[RemoteFile]:
@@ -355,3 +347,28 @@ def _disk_for(path: Path, kind: str) -> int:
     as it is; of any other it is dequantised.
     """
     return (0 if is_known(path) else 4) if kind == "gguf" else 1
+
+
+def inspect_choice(found: Inspection, variant: Variant, world: World) -> Inspection:
+    """Inspect a variant of a GGUF repo that was inspected without one."""
+    listing = found.listing
+    assert listing is not None
+    repo = cache.repo_folder(world, found.source.repo)
+    read = _reader(found.source, world, listing.commit, repo)
+    known = {"licence": found.licence, "gated": found.gated, "listing": listing}
+    return inspect_variants(replace(found.source, variant=variant.name), listing, repo, read, known)
+
+
+def _of_stored(source: Source, world: World, code: bool, thorough: bool) -> Inspection:
+    """A model of another program: its file, under the name that it has there."""
+    found = _of_path(gguf_here(source, world), world, code, thorough)
+    return replace(found, source=source)
+
+
+_INSPECTIONS = {
+    "hub": _of_repo,
+    "pypi": _of_wheel,
+    "path": _of_path,
+    "ollama": _of_stored,
+    "lmstudio": _of_stored,
+}

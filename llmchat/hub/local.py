@@ -1,13 +1,19 @@
 """Find checkpoints on this machine: folders are used in place, GGUF files are unpacked once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from llmchat.errors import Mismatch, ModelNotFound
+from llmchat.gguf_file import parts_of
 from llmchat.hub import local_store
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
 from llmchat.hub.gguf_folder import is_known, size_of_weights, write_folder
 from llmchat.hub.gguf_header import write_facts
 from llmchat.hub.integrity import combined_error, damaged_files
+from llmchat.hub.pulled_gguf import canonical, gguf_here
+from llmchat.hub.stores import STORES
 from llmchat.hub.types import Checkpoint, Pulled, Receipt
 from llmchat.output.progress import Progress
 from llmchat.presets.types import FileFact, Source
@@ -20,18 +26,30 @@ def find(source: Source, world: World) -> Checkpoint:
     """The checkpoint of a pulled source. Raises ModelNotFound when it is missing or incomplete."""
     if source.kind == "path":
         return find_path(source, world)
+    source = canonical(source, world, cached=True)
+    if source.is_gguf:
+        return _as_named(source, find_path(gguf_here(source, world), world), world)
     receipt = local_store.read_receipt(source, world)
     if receipt is None:
         raise ModelNotFound(f"{source} is not on this machine")
     return local_store.to_checkpoint(source, receipt)
 
 
-def find_intact(source: Source, world: World) -> Checkpoint:
-    """The checkpoint of a source, with changed files checked.
+def _as_named(source: Source, found: Checkpoint, world: World) -> Checkpoint:
+    """What was found for a source's GGUF file, as a checkpoint of the source."""
+    receipt = local_store.raw_receipt(source, world) if source.kind == "hub" else None
+    revision, size = (receipt.revision, receipt.size) if receipt else ("", found.size)
+    return replace(found, source=source, revision=revision, size=size, file=Path(found.source.repo))
+
+
+def find_intact(
+    source: Source, world: World, look: Callable[[Source, World], Checkpoint] = find
+) -> Checkpoint:
+    """The checkpoint of a source, with changed files checked. look: finds it.
 
     Raises ModelNotFound as `find` does, IntegrityError where a file is damaged.
     """
-    found = find(source, world)
+    found = look(source, world)
     receipt = receipt_here(source, world)
     if receipt and (wrong := damaged_files(source, world, receipt)):
         raise combined_error(wrong)
@@ -67,11 +85,25 @@ def unpack_quickly(source: Source, world: World) -> bool:
 
 
 def receipt_here(source: Source, world: World) -> Receipt | None:
-    """The receipt of a source, in whatever state its files are; None for a user's own folder."""
+    """The receipt of a source, in whatever state its files are.
+
+    None for a user's own folder, and for the store of another program.
+    """
+    if source.kind in STORES:
+        return None
     if source.kind != "path":
-        return local_store.raw_receipt(source, world)
+        return local_store.raw_receipt(canonical(source, world), world)
     path = _existing(source)
     return None if _usable(path) else local_store.raw_receipt(_stamped(source, path), world)
+
+
+def pull_stored(source: Source, world: World, progress: Progress) -> Pulled:
+    """Prepare a GGUF file where it is: for our engine where it has a plan, else for llama.cpp."""
+    place = gguf_here(source, world)
+    if not is_known(Path(place.repo)):
+        return Pulled(find_gguf(source, world), 0, ())
+    prepared = pull_path(place, world, progress)
+    return replace(prepared, checkpoint=_as_named(source, prepared.checkpoint, world))
 
 
 def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
@@ -95,7 +127,7 @@ def _unpack(source: Source, path: Path, world: World) -> tuple[Receipt, str]:
     folder = local_store.models(world) / local_store.key(stamped)
     with local_store.fresh_folder(folder, private=True) as fresh:
         note = (
-            write_folder([path], fresh) or gguf_to_folder(path, fresh)
+            write_folder(parts_of(path), fresh) or gguf_to_folder(path, fresh)
             if path.is_file()
             else pickles_to_folder(path, fresh, _is_adapter(path))
         )
@@ -114,6 +146,9 @@ def _room_for(path: Path) -> int:
 
 def find_gguf(source: Source, world: World) -> Checkpoint:
     """What llama.cpp needs to know about a `.gguf` file, read once from its header."""
+    if source.kind != "path":
+        source = canonical(source, world, cached=True)
+        return _as_named(source, find_gguf(gguf_here(source, world), world), world)
     path = _existing(source)
     if not path.is_file():
         raise Mismatch(
@@ -124,7 +159,7 @@ def find_gguf(source: Source, world: World) -> Checkpoint:
     if not folder.exists():
         with local_store.fresh_folder(folder, private=True) as fresh:
             write_facts(path, fresh)
-    return Checkpoint(folder, source, "", path.stat().st_size)
+    return Checkpoint(folder, source, "", path.stat().st_size, path)
 
 
 def _existing(source: Source) -> Path:
@@ -153,7 +188,7 @@ def _is_adapter(path: Path) -> bool:
 
 def _stamped(source: Source, path: Path) -> Source:
     """The source with size and time of its files, so that a changed file is unpacked again."""
-    files = [path] if path.is_file() else sorted(path.glob("*.bin"))
+    files = parts_of(path) if path.is_file() else sorted(path.glob("*.bin"))
     return Source(
         "path",
         source.repo,

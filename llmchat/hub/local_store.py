@@ -1,5 +1,6 @@
 """llmchat's own cache: receipts, locks, folders that appear at once, checksums, disk space."""
 
+import glob
 import hashlib
 import os
 import shutil
@@ -39,7 +40,7 @@ def models(world: World) -> Path:
 def read_receipt(source: Source, world: World) -> Receipt | None:
     """The receipt of a complete pull: every file exists with its size. None otherwise."""
     receipt = raw_receipt(source, world)
-    return receipt if receipt and _complete(receipt) else None
+    return receipt if receipt and is_whole(receipt) else None
 
 
 def write_receipt(source: Source, world: World, receipt: Receipt) -> Checkpoint:
@@ -166,7 +167,7 @@ def receipts(world: World) -> list[Receipt]:
     found = []
     for path in sorted((world.cache / "receipts").glob("*.json")):
         receipt = _decoded(path)
-        if receipt and _complete(receipt):
+        if receipt and is_whole(receipt):
             found.append(receipt)
     return found
 
@@ -182,6 +183,19 @@ def receipts_of_path(source: Source, world: World) -> list[Receipt]:
         if receipt.source
         and receipt.source.kind == "path" == source.kind
         and receipt.source.repo == source.repo
+    ]
+
+
+def receipts_of_repo(source: Source, world: World) -> list[Receipt]:
+    """All receipts of a Hub repo: one for each revision, and for each file of a GGUF repo."""
+    pattern = f"{glob.escape(readable_key(source))}-*.json"
+    found = [_decoded(path) for path in sorted((world.cache / "receipts").glob(pattern))]
+    return [
+        receipt
+        for receipt in found
+        if receipt
+        and receipt.source
+        and (receipt.source.kind, receipt.source.repo) == (source.kind, source.repo)
     ]
 
 
@@ -222,7 +236,8 @@ def _decoded(path: Path) -> Receipt | None:
         return None
 
 
-def _complete(receipt: Receipt) -> bool:
+def is_whole(receipt: Receipt) -> bool:
+    """Whether every file of a pull exists with its size."""
     folder = Path(receipt.path)
     return bool(receipt.files) and all(
         _size(folder / name) == fact.size for name, fact in receipt.files.items()

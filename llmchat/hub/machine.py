@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from llmchat.hub import cache, local_store
 from llmchat.hub.gpus import list_gpus
-from llmchat.hub.inspect import Inspection
+from llmchat.hub.inspection import Inspection
 from llmchat.memory_estimate import available_ram, installed_ram
 from llmchat.settings import World
 

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from llmchat.errors import LlmchatError, Mismatch, OutOfResources
 from llmchat.hub.adapters import AdapterFacts, check, shapes_of_config
+from llmchat.hub.choices import Choice, choices_in, smaller_variant
 from llmchat.hub.headers import Shapes
-from llmchat.hub.inspect import Inspection
+from llmchat.hub.inspection import Inspection
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.room import RAM, Room
 from llmchat.output.formatting import byte_count
@@ -107,6 +108,8 @@ class Plan(Struct, frozen=True):
     """What else to know."""
     instead: tuple[str, ...]
     """Models or options that would fit."""
+    choices: tuple[Choice, ...] = ()
+    """The variants of a GGUF repo."""
 
     def enforce(self, *, force: bool = False, memory: bool = True) -> None:
         """Raise the first problem.
@@ -181,7 +184,10 @@ def make_plan(
         licence=preset.licence if preset.licence != "unknown" else base.licence or "unknown",
         problems=tuple(problems),
         notes=tuple(notes),
-        instead=tuple(room.alternatives(preset, others)) if room.refused else (),
+        instead=tuple(smaller_variant(room, base) or room.alternatives(preset, others))
+        if room.refused
+        else (),
+        choices=choices_in(room, base),
     )
 
 

@@ -12,7 +12,9 @@ from llmchat.hub.cache import RemoteFile
 from llmchat.hub.convert import has_only_pickles, pickles_to_folder
 from llmchat.hub.download import fetch_all, room_needed
 from llmchat.hub.endpoint import offline
+from llmchat.hub.gguf_repo import choose_variant, variants, with_variant
 from llmchat.hub.integrity import combined_error, damaged_files, repair_hint
+from llmchat.hub.pulled_gguf import canonical
 from llmchat.hub.remote import Listing
 from llmchat.hub.types import Fact, Pulled, Receipt
 from llmchat.output.formatting import byte_count
@@ -56,6 +58,7 @@ def pull_repo(
 
     code: whether its Python files are downloaded as well.
     """
+    source = canonical(source, world)
     receipt = intact_receipt(source, world)
     if receipt and not code and (cache.COMMIT.fullmatch(source.revision) or offline(world)):
         return Pulled(local_store.to_checkpoint(source, receipt), 0, ())
@@ -69,6 +72,7 @@ def pull_repo(
                 (f"already here; not checked for updates: {error.message}",),
             )
         raise
+    source = with_variant(source, listing.files)
     chosen = choose(source, listing.files, code)
     codes = {file.name for file in chosen if file.name.endswith(".py")}
     if receipt and receipt.revision == listing.commit and codes <= set(receipt.files):
@@ -91,8 +95,13 @@ def intact_receipt(source: Source, world: World, *, thorough: bool = False) -> R
 
 
 def choose(source: Source, files: tuple[RemoteFile, ...], code: bool = False) -> list[RemoteFile]:
-    """The files a checkpoint needs: safetensors, else pickles; Python files only with `code`."""
+    """The files a checkpoint needs: safetensors, else pickles; Python files only with `code`.
+
+    Of a GGUF repo those of the variant that the source names.
+    """
     names = {file.name for file in files}
+    if source.variant:
+        return list(choose_variant(source, variants(files)).files)
     if source.files:
         lost = sorted(set(source.files) - names)
         if lost:
@@ -179,7 +188,7 @@ def _download(
     )
     folder = snapshot
     adapter = _is_adapter(snapshot)
-    if has_only_pickles(snapshot, adapter):
+    if not source.variant and has_only_pickles(snapshot, adapter):
         folder = local_store.models(world) / local_store.key(source)
         local_store.need_room(folder.parent, sum(file.size for file in files))
         progress.start("converting to safetensors", None)
@@ -191,7 +200,7 @@ def _download(
         size, facts = local_store.describe(folder)
     else:
         facts = {file.name: _fact(snapshot / file.name, file) for file in files}
-        size = sum(file.size for file in files if file.name.endswith(".safetensors"))
+        size = sum(file.size for file in files if file.name.endswith((".safetensors", ".gguf")))
     notes += (
         [f"loading the model runs code of {source.repo}@{commit}"]
         if any(file.name.endswith(".py") for file in files)

@@ -2,11 +2,31 @@
 
 from collections.abc import Iterator
 
+from llmchat.hub.choices import Choice
 from llmchat.hub.plan import Plan, PlannedPart
 from llmchat.hub.weights import kind_in_words
 from llmchat.output.formatting import byte_count, counted
 
-__all__ = ["count", "lines", "short"]
+__all__ = ["choices", "count", "lines", "short"]
+
+
+def choices(plan: Plan) -> list[str]:
+    """The variants of a GGUF repo as a table: name, size, memory, and whether it fits here."""
+    if len(plan.choices) < 2:
+        return []
+    width = max(len(choice.name) for choice in plan.choices)
+    return [
+        f"{'file':{width}}  {'size':>9}  {'memory':>9}",
+        *(_choice(one, width) for one in plan.choices),
+    ]
+
+
+def _choice(choice: Choice, width: int) -> str:
+    size, memory = byte_count(choice.size), byte_count(choice.memory)
+    fits = "fits" if choice.fits else "does not fit"
+    parts = f", in {choice.files} files" if choice.files > 1 else ""
+    chosen = " (chosen)" if choice.chosen else ""
+    return f"{choice.name:{width}}  {size:>9}  {memory:>9}  {fits}{parts}{chosen}"
 
 
 def lines(plan: Plan) -> list[str]:

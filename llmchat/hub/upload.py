@@ -6,7 +6,7 @@ from llmchat.errors import NetworkError, UsageError
 from llmchat.hub.endpoint import api, checked, offline
 from llmchat.hub.response_guard import explained
 from llmchat.output.terminal_text import excerpt
-from llmchat.presets.load import REPO_ID
+from llmchat.presets.model_names import REPO_ID
 from llmchat.presets.types import Source
 from llmchat.settings import World
 

@@ -13,7 +13,6 @@ from llmchat.engines.openai_api.server_models import Served, find_served
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound, NetworkError, UsageError
 from llmchat.hub import Checkpoint, find
-from llmchat.hub.local import find_gguf
 from llmchat.models.gguf_lora import adapter_as_gguf
 from llmchat.output.progress import Progress
 from llmchat.presets import Preset, Source
@@ -124,21 +123,24 @@ def open_served(
     )
 
 
-def locate_gguf(preset: Preset, world: World) -> tuple[Checkpoint, tuple[Checkpoint, ...]]:
-    """The `.gguf` file of a preset, and its adapters as `.gguf` files."""
-    if not _is_gguf(preset.base):
+def check_gguf(preset: Preset) -> None:
+    """Raise Mismatch for a preset that is not a `.gguf` file."""
+    if not preset.base.is_gguf:
         raise Mismatch(
             f"the engine `gguf` runs .gguf files only, and {preset.name} is not one",
             f"--model ./file.gguf, or --model {preset.name} --base ./file.gguf for the preset's"
             " prompt format",
         )
-    base = find_gguf(preset.base, world)
-    return base, tuple(_adapter(source, base, preset, world) for source in preset.adapters)
+
+
+def gguf_adapters(preset: Preset, base: Checkpoint, world: World) -> tuple[Checkpoint, ...]:
+    """The adapters of a preset as `.gguf` files. base: its `.gguf` file."""
+    return tuple(_adapter(source, base, preset, world) for source in preset.adapters)
 
 
 def _adapter(source: Source, base: Checkpoint, preset: Preset, world: World) -> Checkpoint:
     """An adapter as a `.gguf` file: its own, or one converted from safetensors."""
-    if _is_gguf(source):
+    if source.is_gguf:
         path = Path(source.repo)
         if not path.is_file():
             raise ModelNotFound(f"there is no file {path}")
@@ -169,7 +171,7 @@ def open_gguf(
     _note_ignored(preset, options, ("weights", "revision"), progress)
     paths = [adapter.path for adapter in adapters]
     return GgufEngine(
-        Path(base.source.repo),
+        base.file or Path(base.source.repo),
         base.path,
         list(zip(paths, adapter_scales(preset, len(paths)), strict=True)),
         context=preset.context.tokens,
@@ -191,10 +193,6 @@ def _note_ignored(
     given = [name for name in names if getattr(options, name) not in (None, "auto")]
     if given:
         progress.note(f"note: the engine `{preset.engine}` ignores --{' and --'.join(given)}")
-
-
-def _is_gguf(source: Source) -> bool:
-    return source.kind == "path" and source.repo.endswith(".gguf")
 
 
 def _tokenizer_here(preset: Preset, world: World) -> Path | None:

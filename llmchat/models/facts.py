@@ -14,6 +14,7 @@ from llmchat.hub import (
     size_of,
 )
 from llmchat.memory_estimate import own_context, parameters
+from llmchat.models.engine_choice import named
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import recipe
 from llmchat.models.running import running
@@ -91,6 +92,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
 
 def model_facts(preset: Preset, world: World) -> ModelFacts:
     """The facts of a preset; where it is pulled, its files add what the preset leaves open."""
+    preset = named(preset, world)
     try:
         parts = [find(source, world) for source in sources(preset)]
     except ModelNotFound:

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from llmchat import hub
 from llmchat.errors import IntegrityError
 from llmchat.hub import Checkpoint, Receipt
+from llmchat.models.engine_choice import named
 from llmchat.models.locate import pulled_presets, sources
 from llmchat.models.prepared_copy import recipe
 from llmchat.presets import Preset, Source
+from llmchat.presets.model_names import QUANTISATION
 from llmchat.settings import World
 
 
@@ -77,29 +79,37 @@ def _of_receipt(receipt: Receipt, copies: list[hub.PreparedCopy]) -> ListedModel
         "adapter" if adapter else "repo",
         receipt.size,
         sum(copy.size for copy in copies if copy.recipe.base.source == receipt.source),
-        "" if adapter else "int8",
+        "" if adapter else _weights(receipt),
         receipt.licence or "unknown",
     )
+
+
+def _weights(receipt: Receipt) -> str:
+    """The kind of weights that a repo is used with: a GGUF file keeps its own."""
+    variant = receipt.source.variant if receipt.source else ""
+    found = QUANTISATION.findall(variant)
+    return found[-1].upper() if found else "GGUF" if variant else "int8"
 
 
 def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel]:
     """Your own `.gguf` files and folders that have a converted or prepared form in the cache.
 
-    A file that is gone is listed as well. The size is that of the converted form.
+    A file that is gone is listed as well, and a model of another program. The size is that of the
+    converted form.
     """
     converted: dict[str, int] = {}
     for receipt in hub.receipts(world):
-        if receipt.source and receipt.source.kind == "path":
+        if receipt.source and receipt.source.kind == "path" and not _is_ours(receipt.source, world):
             converted[receipt.source.repo] = converted.get(receipt.source.repo, 0) + receipt.size
     prepared: dict[str, int] = {}
     for copy in copies:
         base = copy.recipe.base.source
-        if base.kind == "path":
-            prepared[base.repo] = prepared.get(base.repo, 0) + copy.size
+        if base.kind == "path" or base.kind in hub.STORES:
+            prepared[base.name] = prepared.get(base.name, 0) + copy.size
     return [
         ListedModel(
             path,
-            "file" if path.endswith(".gguf") else "folder",
+            "folder" if path.startswith("/") and not path.endswith(".gguf") else "file",
             converted.get(path, 0),
             prepared.get(path, 0),
             "int8",
@@ -109,11 +119,18 @@ def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel
     ]
 
 
+def _is_ours(source: Source, world: World) -> bool:
+    """Whether a path was made here for a GGUF file of a repo or of another program."""
+    places = (hub.hub_cache(world), world.cache)
+    return any(Path(source.repo).is_relative_to(place) for place in places)
+
+
 def remove(preset: Preset, world: World, *, dry_run: bool = False) -> int:
     """Remove a model's files, its prepared copies and the rest of its interrupted pulls.
 
     Keeps what another pulled model needs. Returns the bytes freed.
     """
+    preset = named(preset, world)
     own = sources(preset)
     pulled = pulled_presets(world)
     shared = [
@@ -149,17 +166,18 @@ def verify(world: World, presets: list[Preset], tell: Callable[[str], None]) -> 
 
     Raises IntegrityError for the first file that differs from its published checksum.
     """
+    presets = [named(preset, world) for preset in presets]
     wanted = presets or [preset for preset, _ in pulled_presets(world)]
-    named = [(preset.name, source) for preset in wanted for source in sources(preset)]
+    sourced = [(preset.name, source) for preset in wanted for source in sources(preset)]
     if not presets:
-        named += [
+        sourced += [
             (str(receipt.source), receipt.source)
             for receipt in pulled_repos(world)
             if receipt.source
         ]
-    for name, source in named:
+    for name, source in sourced:
         tell(_verify_source(name, source, world))
-    checked = [source for _, source in named]
+    checked = [source for _, source in sourced]
     for copy in hub.copies(world):
         if all(part.source in checked for part in copy.recipe.parts) or not presets:
             hub.check_copy(copy)
@@ -194,7 +212,7 @@ def known_names(incomplete: str, world: World) -> list[str]:
         for path in folder.glob("*.toml")
     }
     repos = {
-        receipt.source.repo
+        receipt.source.name
         for receipt in hub.receipts(world)
         if receipt.source and receipt.source.kind == "hub"
     }

@@ -45,7 +45,10 @@ def load(model: Model, options: Options, progress: Progress | None = None) -> En
 
     progress: receives notes for the user.
     """
-    engine = _ENGINES[model.preset.engine](model, options, progress or NoProgress())
+    progress = progress or NoProgress()
+    for note in model.notes:
+        progress.note(note)
+    engine = _ENGINES[model.preset.engine](model, options, progress)
     model.used()
     return engine
 

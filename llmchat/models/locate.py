@@ -17,23 +17,28 @@ from llmchat.errors import (
     UsageError,
     did_you_mean,
 )
-from llmchat.hub import Checkpoint, find, find_intact, touch_used, unpack_quickly
+from llmchat.hub import Checkpoint, find, find_intact, gguf_here, touch_used, unpack_quickly
+from llmchat.hub.local import find_gguf
 from llmchat.models import external
+from llmchat.models.engine_choice import AUTO, settled
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.presets import find as find_preset
 from llmchat.prompt import PromptFormat
 from llmchat.settings import World
 from llmchat.settings.types import EngineName
 
+# Kinds of sources that a pull downloads.
+_DOWNLOADED = ("hub", "pypi")
 # Engines that open checkpoints from the cache.
-_NEED_FILES = ("transformers",)
+_NEED_FILES = ("transformers", AUTO)
 
 
 class Model(Struct, frozen=True):
     """A preset with its files, and a complete prompt format: a chat template has been read.
 
     used: records that the model was used. world: where its prepared copy is kept; None for no
-    copy. elsewhere: the server that runs the model, for the engine `openai`.
+    copy. elsewhere: the server that runs the model, for the engine `openai`. notes: for the user,
+    when it loads.
     """
 
     preset: Preset
@@ -42,11 +47,13 @@ class Model(Struct, frozen=True):
     used: Callable[[], None] = lambda: None
     world: World | None = None
     elsewhere: external.Elsewhere | None = None
+    notes: tuple[str, ...] = ()
 
 
 def sources(preset: Preset) -> tuple[Source, ...]:
     """What is downloaded for a preset: base, then adapters."""
-    return (preset.base, *preset.adapters) if preset.engine in _NEED_FILES else ()
+    downloads = preset.engine in _NEED_FILES or (preset.base.is_gguf and preset.base.kind == "hub")
+    return (preset.base, *preset.adapters) if downloads else ()
 
 
 def locate(preset: Preset, world: World) -> Model:
@@ -57,6 +64,11 @@ def locate(preset: Preset, world: World) -> Model:
     """
     if preset.kind != "chat":
         raise UsageError(*cannot_chat(preset))
+    preset, notes = settled(preset, world)
+    return replace(_located(preset, world), notes=notes)
+
+
+def _located(preset: Preset, world: World) -> Model:
     engines = get_args(EngineName)
     if preset.engine not in engines:
         raise UsageError(
@@ -66,8 +78,7 @@ def locate(preset: Preset, world: World) -> Model:
     if preset.engine == "openai":
         return _locate_on_server(preset, world)
     if preset.engine == "gguf":
-        file, adapters = external.locate_gguf(preset, world)
-        return Model(replace(preset, format=_complete_format(preset, file.path)), file, adapters)
+        return _locate_gguf(preset, world)
     if preset.engine not in _NEED_FILES:
         form = preset.format if preset.format.parts else get_format("chatml")
         return Model(replace(preset, format=form), None)
@@ -96,6 +107,15 @@ def _locate_checkpoint(preset: Preset, world: World) -> Model:
     return Model(complete, base, tuple(adapters), lambda: touch_used(preset.name, world), world)
 
 
+def _locate_gguf(preset: Preset, world: World) -> Model:
+    """The `.gguf` file of a preset for llama.cpp, and its adapters as `.gguf` files."""
+    external.check_gguf(preset)
+    file = find_checkpoint(preset.base, preset, world, find_gguf)
+    complete = replace(preset, format=_complete_format(preset, file.path))
+    adapters = external.gguf_adapters(preset, file, world)
+    return Model(complete, file, adapters, lambda: touch_used(preset.name, world))
+
+
 def _locate_on_server(preset: Preset, world: World) -> Model:
     """The model of a server.
 
@@ -112,31 +132,36 @@ def _locate_on_server(preset: Preset, world: World) -> Model:
     return Model(replace(named, format=form), None, elsewhere=replace(found, chat=chat))
 
 
-def find_checkpoint(source: Source, preset: Preset, world: World) -> Checkpoint:
-    """The checkpoint of a source; a file that has changed since the pull is verified again."""
+def find_checkpoint(
+    source: Source, preset: Preset, world: World, look: Callable[..., Checkpoint] = find
+) -> Checkpoint:
+    """The checkpoint of a source; a file that has changed since the pull is verified again.
+
+    look: finds it, by source and world.
+    """
     command = f"`{_pull_command(source, preset, world)}`"
     try:
-        return _found(source, world)
+        return _found(source, world, look)
     except IntegrityError as error:
-        if source.kind == "path":
+        if source.kind not in _DOWNLOADED:
             raise
         raise IntegrityError(
             f"{preset.name}: {error.message}", f"{command} fetches it again"
         ) from error
     except ModelNotFound as error:
-        if source.kind == "path":
+        if source.kind not in _DOWNLOADED:
             raise
         raise NotPulled(
             f"`{preset.name}` is not pulled: {error.message}", f"{command} downloads it"
         ) from error
 
 
-def _found(source: Source, world: World) -> Checkpoint:
+def _found(source: Source, world: World, look: Callable[..., Checkpoint]) -> Checkpoint:
     try:
-        return find_intact(source, world)
+        return find_intact(source, world, look)
     except ModelNotFound:
-        if source.kind == "path" and unpack_quickly(source, world):
-            return find_intact(source, world)
+        if source.is_gguf and unpack_quickly(gguf_here(source, world), world):
+            return find_intact(source, world, look)
         raise
 
 

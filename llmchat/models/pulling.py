@@ -8,9 +8,11 @@ from msgspec.structs import replace
 
 from llmchat import hub, memory_estimate
 from llmchat.errors import Mismatch
-from llmchat.hub import Checkpoint, Inspection, Plan, Pulled
+from llmchat.hub import Checkpoint, Inspection, Plan, Problem, Pulled
 from llmchat.hub.adapters import shapes_of_config
 from llmchat.hub.machine import disks, has_room, this_machine
+from llmchat.models.engine_choice import AUTO, settled
+from llmchat.models.gguf_summary import OWN, GgufSummary, engine_note, summarised
 from llmchat.models.loading import check_loads
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import find_or_make, has_copy, recipe, stored_kind
@@ -21,11 +23,15 @@ from llmchat.settings import Options, World
 
 
 class PlannedPull(Struct, frozen=True):
-    """The plan of a pull, and the inspections it was made from: base, then adapters."""
+    """The plan of a pull, and the inspections it was made from: base, then adapters.
+
+    proposed: whether the file of a GGUF repo is a proposal, because the user named none.
+    """
 
     preset: Preset
     plan: Plan
     inspections: tuple[Inspection, ...]
+    proposed: bool = False
 
 
 def plan_pull(
@@ -40,10 +46,10 @@ def plan_pull(
 
     code: include the base's Python files. thorough: read every file that is here again.
     """
-    inspections = tuple(
-        hub.inspect(source, world, code and not index, thorough)
-        for index, source in enumerate(sources(preset))
-    )
+    asked = preset.base
+    if asked.is_gguf and asked.kind != "hub":
+        preset, _ = settled(preset, world)
+    preset, inspections = _inspected(preset, world, device, code=code, thorough=thorough)
     others = names(world.own_presets, preset.kind).values()
     with hub.readable("config.json or a header", preset.base):
         plan = hub.make_plan(
@@ -61,7 +67,48 @@ def plan_pull(
             " faster; --no-prepare leaves it out"
         )
         plan = replace(plan, notes=(*plan.notes, note))
-    return PlannedPull(preset, plan, inspections)
+    proposed = len(plan.choices) > 1 and not asked.variant
+    found = _summary(inspections)
+    if found and not found.problem and preset.engine in (AUTO, OWN):
+        preset = replace(preset, engine=found.engine)
+    return PlannedPull(preset, _with_engine(plan, found), inspections, proposed)
+
+
+def _inspected(
+    preset: Preset, world: World, device: str, *, code: bool, thorough: bool
+) -> tuple[Preset, tuple[Inspection, ...]]:
+    """The inspections of a preset's parts, and the preset with the file of a GGUF repo.
+
+    Where the user named none, that is the one to propose, or the smallest if none fits.
+    """
+    found = [
+        hub.inspect(source, world, code and not index, thorough)
+        for index, source in enumerate(sources(preset))
+    ]
+    if found and found[0].choices and not found[0].source.variant:
+        best = hub.propose_variant(preset, found[0], this_machine(world), device)
+        found[0] = hub.inspect_choice(found[0], best or found[0].choices[0], world)
+    if not found or found[0].source == preset.base:
+        return preset, tuple(found)
+    base = found[0].source
+    name = base.name if preset.name == preset.base.name else preset.name
+    return replace(preset, base=base, name=name), tuple(found)
+
+
+def _summary(inspections: Sequence[Inspection]) -> GgufSummary | None:
+    """What the GGUF file of a repo is; None for other sources."""
+    header = inspections[0].header if inspections else None
+    return summarised(header, inspections[0].weights) if header else None
+
+
+def _with_engine(plan: Plan, found: GgufSummary | None) -> Plan:
+    """The plan of a GGUF file with the engine that runs it, or with the problem that none does."""
+    if found is None:
+        return plan
+    if found.problem:
+        problem = Problem(Mismatch.exit_code, found.problem, found.way_out)
+        return replace(plan, verdict="no", problems=(*plan.problems, problem))
+    return replace(plan, notes=(*plan.notes, engine_note(found)))
 
 
 def _copy_bytes(preset: Preset, inspections: Sequence[Inspection]) -> int:
@@ -102,7 +149,8 @@ def pull(
 def _pull_part(
     inspection: Inspection, world: World, progress: Progress, *, code: bool = False
 ) -> Pulled:
-    if inspection.here:
+    # What engines need to know about a GGUF file may be missing, although the file is here.
+    if inspection.here and not inspection.header:
         return Pulled(hub.find(inspection.source, world), 0, inspection.notes)
     return hub.pull(inspection.source, world, progress, inspection, code=code)
 

@@ -19,7 +19,7 @@ def check_structure(
     """
     if structure is None:
         return
-    if engine == "transformers":
+    if engine in ("transformers", "auto"):
         from llmchat.engines.guide import check
 
         check(structure)

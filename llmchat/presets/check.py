@@ -15,7 +15,8 @@ from msgspec import Struct
 from llmchat.engines import Sampling
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.parse_guard import reading, reason
-from llmchat.presets.load import REPO_ID, formats, names, read_structure
+from llmchat.presets.load import formats, names, read_structure
+from llmchat.presets.model_names import REPO_ID
 from llmchat.presets.types import Preset
 from llmchat.prompt import PromptFormat
 

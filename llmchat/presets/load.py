@@ -13,13 +13,13 @@ import msgspec
 from llmchat import actions
 from llmchat.errors import LlmchatError, ModelNotFound, UsageError, did_you_mean
 from llmchat.parse_guard import read_toml, reason, shown
-from llmchat.presets.types import Preset
+from llmchat.presets.model_names import names_elsewhere, source_of
+from llmchat.presets.types import Preset, Source
 from llmchat.prompt import PromptFormat
 from llmchat.structure import Structure, checked
 from llmchat.structure.arguments import parse
 
 SHIPPED = Path(str(files("llmchat.presets")))
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # The most bytes of a file name on Linux.
 _LONGEST_NAME = 255
 
@@ -35,9 +35,9 @@ def find(model: str, own: Path | None = None) -> Preset:
     if path:
         return read_preset(path)
     if _is_path(model):
-        return _bare("path", str(Path(model).expanduser().resolve()), Path(model).name)
-    if REPO_ID.fullmatch(model):
-        return _bare("hub", model, model)
+        return _bare(Source("path", _resolved(model)), Path(model).name)
+    if source := source_of(model):
+        return _bare(source, source.name)
     raise ModelNotFound(
         f"no model is called `{model}`",
         did_you_mean(model, list(_catalogue(own)))
@@ -53,7 +53,7 @@ def is_preset(model: str, own: Path | None = None) -> bool:
 def absolute(model: str, own: Path | None = None) -> str:
     """A MODEL argument that is valid in every folder: paths are made absolute."""
     is_path = _is_path(model) and not _preset_file(model, own)
-    return str(Path(model).expanduser().resolve()) if is_path else model
+    return _resolved(model) if is_path else model
 
 
 def _preset_file(model: str, own: Path | None) -> Path | None:
@@ -61,9 +61,21 @@ def _preset_file(model: str, own: Path | None) -> Path | None:
 
 
 def _is_path(model: str) -> bool:
-    return bool(model) and (
-        model.endswith(".gguf") or model.startswith(("/", "./", "../", "~")) or Path(model).is_dir()
-    )
+    if model.startswith(("/", "./", "../", "~")):
+        return True
+    if model.endswith(".gguf"):
+        return Path(model).exists() or not names_elsewhere(model)
+    return bool(model) and Path(model).is_dir()
+
+
+def _resolved(model: str) -> str:
+    """The absolute path of a folder or a file.
+
+    A link with the ending of a model stays: the Hub's cache links to files without one.
+    """
+    path = Path(model).expanduser()
+    linked = path.suffix == ".gguf"
+    return str(path.parent.resolve() / path.name if linked else path.resolve())
 
 
 def served(model: str, own: Path | None = None) -> Preset:
@@ -72,9 +84,9 @@ def served(model: str, own: Path | None = None) -> Preset:
     Without a preset of that name, the server applies its own chat template.
     """
     try:
-        return find(model, own) if model else _bare("served", "", "")
+        return find(model, own) if model else _bare(Source("served", ""), "")
     except ModelNotFound:
-        return _bare("served", model, model)
+        return _bare(Source("served", model), model)
 
 
 def names(own: Path | None = None, kind: str = "") -> dict[str, Preset]:
@@ -115,12 +127,9 @@ def formats() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (SHIPPED / "formats").glob("*.toml")))
 
 
-def _bare(kind: str, repo: str, name: str) -> Preset:
+def _bare(base: Source, name: str) -> Preset:
     """A model without a preset: its own chat template and limits apply."""
-    return msgspec.convert(
-        {"name": name, "base": {"kind": kind, "repo": repo}, "format": _format_table("template")},
-        Preset,
-    )
+    return Preset(name, base, get_format("template"))
 
 
 def _file_of(model: str, own: Path | None) -> Path | None:

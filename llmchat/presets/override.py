@@ -36,11 +36,13 @@ def preset_for(options: Options, own: Path | None = None) -> Preset:
 
     own: the folder of the user's presets.
     """
-    engine = options.engine or ("openai" if options.url else None)
+    engine: str | None = options.engine or ("openai" if options.url else None)
     preset = served(options.model, own) if engine == "openai" else find(options.model, own)
     base = find(options.base, own).base if options.base else preset.base
     sampling = {name: getattr(options, name) for name in SAMPLING_SETTINGS}
     window = {field: getattr(options, name) for name, field in _WINDOW_OPTIONS.items()}
+    if base.is_gguf and not engine and preset.engine == "transformers":
+        engine = "auto"
     given = {
         "engine": engine,
         "weights": options.weights,
@@ -52,11 +54,22 @@ def preset_for(options: Options, own: Path | None = None) -> Preset:
     return replace(
         preset,
         base=replace(base, revision=options.revision) if options.revision else base,
+        overrides=_overrides(options) if base.kind == "ollama" else (),
         sampling=_structured(amend(preset.sampling, sampling), options.schema),
         context=amend(preset.context, window),
         **{name: value for name, value in given.items() if value is not None},
         **_adapter_fields(options.adapter),
     )
+
+
+def _overrides(options: Options) -> tuple[str, ...]:
+    """The settings that the options give, by their field in Sampling or ContextPolicy."""
+    given = (name for name in SAMPLING_SETTINGS if getattr(options, name) is not None)
+    window = (
+        field for name, field in _WINDOW_OPTIONS.items() if getattr(options, name) is not None
+    )
+    texts = (name for name in ("system", "adapter") if getattr(options, name) is not None)
+    return (*given, *window, *texts)
 
 
 def _structured(sampling: Sampling, schema: str | None) -> Sampling:

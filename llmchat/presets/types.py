@@ -33,16 +33,32 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     lists what to extract.
     path: a folder or a `.gguf` file on this machine.
     served: a model of a server, by its name there; "" for its only one.
+    ollama, lmstudio: a model in the store of that program on this machine, by its name there.
+    variant: of a GGUF repo, the quantisation (`Q4_K_M`) or the file.
     """
 
-    kind: Literal["hub", "pypi", "path", "served"]
+    kind: Literal["hub", "pypi", "path", "served", "ollama", "lmstudio"]
     repo: str
     revision: str = ""
     archive: FileFact | None = None
     files: dict[str, FileFact] = {}
+    variant: str = ""
 
     def __str__(self) -> str:
-        return f"{self.repo}@{self.revision}" if self.revision else self.repo
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it names a GGUF file: of a repo, of this machine, or of another program."""
+        return self.kind in ("ollama", "lmstudio") or (
+            self.variant != "" if self.kind == "hub" else self.repo.endswith(".gguf")
+        )
+
+    @property
+    def name(self) -> str:
+        """The source as a MODEL argument, without its revision."""
+        store = f"{self.kind}:" if self.kind in ("ollama", "lmstudio") else ""
+        return store + (f"{self.repo}:{self.variant}" if self.variant else self.repo)
 
 
 class ContextPolicy(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -78,6 +94,8 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     adapters: applied in order, the last one scaled by `adapter_scale` (1 is as trained).
     architecture: the class of transformers that runs the base; "" to use the checkpoint's config.
     url: the server that the engine `openai` connects to.
+    engine: its name; `auto` for a GGUF file: our own where it has a plan, else llama.cpp.
+    overrides: settings that the user gave; what another program's store adds replaces the others.
     stop_ids: token ids that end an answer, in addition to the config's and the format's.
     trained_context: the tokens that the model was made for, if the window is smaller; 0 otherwise.
     source: where repo, licence, window and stop ids were read. sampling_source: where the sampling
@@ -100,6 +118,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     architecture: str = ""
     engine: str = "transformers"
     url: str = ""
+    overrides: tuple[str, ...] = ()
     weights: Weights = "int8"
     kv: KvKind = "full"
     context: ContextPolicy = ContextPolicy()

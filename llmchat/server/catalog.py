@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.errors import LlmchatError, ModelNotFound
 from llmchat.hub import find
+from llmchat.models.engine_choice import named
 from llmchat.models.library import pulled_repos
 from llmchat.models.locate import pulled_presets, sources
 from llmchat.presets import Preset, Source, preset_for
@@ -31,8 +32,8 @@ from llmchat.settings import Options, World, resolve
 _CACHE_S = 10.0
 # The number of cached names. Strengths of adapters make the number of possible names infinite.
 _MAX_CACHED = 256
-# The name of a preset, or a Hub repo.
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96})?")
+# The name of a preset, or a Hub repo with the name of one of its files.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96}(:[\w./-]{1,200})?)?")
 
 
 class Catalog:
@@ -136,7 +137,8 @@ class Catalog:
         names, apart from the models of the command line."""
         given = self._given_name(name)
         unknown = UnknownModel(f"the model `{name[:100]}` does not exist")
-        if not self.models and (not _NAME.fullmatch(given) or given.endswith(".gguf")):
+        is_path = given.endswith(".gguf") and ":" not in given
+        if not self.models and (not _NAME.fullmatch(given) or is_path):
             raise unknown
         try:
             options = resolve(self.world, {**self._flags, "model": given}).options
@@ -145,7 +147,7 @@ class Catalog:
             raise unknown from error
         if not self.models and preset.base == Source("path", str(Path(given).resolve())):
             raise unknown
-        self._check_pulled(preset, given)
+        self._check_pulled(named(preset, self.world), given)
         return options
 
     def _given_name(self, name: str) -> str:

@@ -22,7 +22,7 @@ from support.worlds import MakeWorld
 from llmchat.errors import IntegrityError, Mismatch, NotAuthorised, OutOfResources
 from llmchat.hub import adapters, cache, headers, inspect, make_plan, pull, report
 from llmchat.hub.adapters import check, match_of_name, shapes_of_config
-from llmchat.hub.inspect import Inspection
+from llmchat.hub.inspection import Inspection
 from llmchat.hub.machine import Disk, Machine
 from llmchat.hub.plan import Plan
 from llmchat.models import pulling
