@@ -6,13 +6,16 @@ experts are stacked: their files have names that transformers does not look for.
 `head.safetensors` is an int8 copy of the output head for the decode step on the CPU; the 16-bit
 head stays, as bitsandbytes requires.
 
-Only int8 is prepared: downloads hold bf16 and fp32 already, and bitsandbytes packs int4 (NF4)
-differently for each device. Models without a plan whose tensors transformers assembles in memory
-(fused experts) are not prepared either.
+Weights that arrive in groups of few bits keep their numbers: `packed.bin` has them in the layout of
+the compiled step, see quantised/packed_file.py, and only llmchat opens such a copy.
+
+bf16 and fp32 are not prepared, since downloads hold them already. Models without a plan whose
+tensors transformers assembles in memory (fused experts) are not prepared either.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,14 @@ from llmchat.engines.transformers.mapped_safetensors import Entry, Writer, file_
 from llmchat.engines.transformers.modules.hf_modules import Outline, outline
 from llmchat.engines.transformers.prepared_plan import outline_of
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
+from llmchat.engines.transformers.quantised.packed import kind_of, pack
+from llmchat.engines.transformers.quantised.packed_file import (
+    TABLE_FILE,
+    PackedTensors,
+    PackedWriter,
+)
+from llmchat.engines.transformers.quantised.types import PackedWeight
+from llmchat.engines.transformers.tensors import Tensors
 from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.weights import OWN_STEM, open_tensors, weight_files
 from llmchat.errors import Mismatch
@@ -60,16 +71,19 @@ class Preparation:
         self._tensors = open_tensors(base, adapters, scale)
         config = with_ties(config, self._tensors.untied)
         self._base_config = config
+        self._packed: dict[str, int] = {}
+        self._files: dict[str, list[Entry]] = {}
         self._plan = plan_of(config)
         if self._plan is None:
             self._outline = outline(base, config, self._tensors, trust)
-            self._files = {}
         else:
             self._outline, self._tensors = outline_of(self._plan, config, self._tensors)
             self._head = f"{self._outline.head}.weight"
             if self._outline.config["tie_word_embeddings"]:
                 self._head = self._plan.embedding.weight
-            self._files = {HEAD_FILE: _pair("", self._tensors.shapes[self._head])}
+            self._pack_stored()
+            if self._head not in self._packed:
+                self._files = {HEAD_FILE: _pair("", self._tensors.shapes[self._head])}
         parts = shards(self._units(), shard_bytes)
         self._stem = "model" if self._outline.shared else OWN_STEM
         names = [
@@ -81,7 +95,32 @@ class Preparation:
             entry.name: name for name, part in zip(names, parts, strict=True) for entry in part
         }
         self._files |= dict(zip(names, parts, strict=True))
+        # A layout has up to 3 % of padding.
         self.size = sum(map(file_size, self._files.values()))
+        self.size += int(1.03 * sum(self._packed.values()))
+
+    def _pack_stored(self) -> None:
+        """Take the weights that keep their numbers out of the outline."""
+        outline, sizes = self._outline, {}
+        linears = [f"{module}.weight" for group in outline.linears for module in group]
+        for name in dict.fromkeys((*linears, self._plan_embedding, self._head)):
+            if (size := self._tensors.stored_size(name)) is not None:
+                sizes[name] = size
+        self._packed = sizes
+        if sizes:
+            groups = [
+                [module for module in group if f"{module}.weight" not in sizes]
+                for group in outline.linears
+            ]
+            plain = {name: kind for name, kind in outline.plain.items() if name not in sizes}
+            self._outline = replace(
+                outline, linears=[group for group in groups if group], plain=plain, shared=False
+            )
+
+    @property
+    def _plan_embedding(self) -> str:
+        assert self._plan is not None
+        return self._plan.embedding.weight
 
     def write(self, folder: Path, advance: Callable[[int], None] = lambda count: None) -> None:
         """Write weights and config.json to `folder`, one tensor at a time. advance: called with
@@ -111,6 +150,8 @@ class Preparation:
                 put(HEAD_FILE, name, tensor)
         for writer in writers.values():
             writer.close()
+        if self._packed:
+            self._write_packed(folder, advance)
         if len(set(self._index.values())) > 1:
             total = sum(
                 entry.size
@@ -123,6 +164,21 @@ class Preparation:
                 {"metadata": {"total_size": total}, "weight_map": self._index},
             )
         _write_json(folder / "config.json", _config(self._outline))
+
+    def _write_packed(self, folder: Path, advance: Callable[[int], None]) -> None:
+        writer = PackedWriter(folder)
+        for name in self._packed:
+            advance(writer.put(name, self._in_layout(name)))
+        writer.close()
+
+    def _in_layout(self, name: str) -> PackedWeight:
+        packed = self._tensors.packed(name)
+        if packed is not None:
+            return packed
+        weight = self._tensors.grouped(name)
+        if weight is None or kind_of(weight) is None:
+            raise Mismatch(f"`{name}` has weights of a kind that has no layout")
+        return pack(weight, name)
 
     def _quantised(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         pair = self._tensors.int8(name)
@@ -154,14 +210,17 @@ class Preparation:
         ]
 
 
-def open_prepared(folder: Path, config: dict[str, Any]) -> Int8Tensors:
+def open_prepared(folder: Path, config: dict[str, Any]) -> Tensors:
     """The tensors of a prepared checkpoint, mapped. config: the base's config.json in today's
     words.
     """
     head = folder / HEAD_FILE
     own = read_json(folder / "config.json")
     untied = bool(config.get("tie_word_embeddings")) and not own.get("tie_word_embeddings", True)
-    return Int8Tensors(weight_files(folder), config, head if head.exists() else None, untied)
+    found = head if head.exists() else None
+    if (folder / TABLE_FILE).exists():
+        return PackedTensors(folder, weight_files(folder), config, found, untied)
+    return Int8Tensors(weight_files(folder), config, found, untied)
 
 
 def _pair(prefix: str, shape: Sequence[int]) -> list[Entry]:

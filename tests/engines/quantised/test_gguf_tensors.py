@@ -19,6 +19,7 @@ from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.tokenizer.files import open_vocabulary
 from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.names import tensor_names
+from llmchat.engines.transformers.quantised.packed import unpacked
 from llmchat.engines.transformers.weights import FileTensors, open_tensors
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.gguf_file import read_header
@@ -60,14 +61,15 @@ def test_every_tensor_is_the_one_of_the_checkpoint(pair: list[Path]) -> None:
         assert np.allclose(ours.get(name).numpy(), expected, rtol=0, atol=1e-6), name
 
 
-def test_matrices_are_grouped_as_the_file_has_them(pair: list[Path]) -> None:
+def test_matrices_are_grouped_and_packed_as_the_file_has_them(pair: list[Path]) -> None:
     ours = open_tensors(pair[1], ())
     stored = [name for name in ours.shapes if ours.stored_size(name) is not None]
     assert len(stored) > 10
     for name in stored:
-        weight = ours.grouped(name)
-        assert weight is not None
+        weight, packed = ours.grouped(name), ours.packed(name)
+        assert weight is not None and packed is not None
         assert torch.equal(weight.dequantised(), ours.get(name))
+        assert torch.equal(unpacked(packed).dequantised(), ours.get(name))
 
 
 def test_the_plan_is_the_one_of_the_checkpoint(pair: list[Path]) -> None:
@@ -107,8 +109,9 @@ def test_a_scale_that_is_not_a_number_is_refused(pair: list[Path], tmp_path: Pat
     (tmp_path / "bad.gguf").write_bytes(content)
     write_folder([tmp_path / "bad.gguf"], tmp_path)
     tensors = open_tensors(tmp_path, ())
-    with pytest.raises(IntegrityError, match=r"`token_embd\.weight` has scales that are not"):
-        tensors.grouped("model.embed_tokens.weight")
+    for read in (tensors.grouped, tensors.packed):
+        with pytest.raises(IntegrityError, match=r"`token_embd\.weight` has scales that are not"):
+            read("model.embed_tokens.weight")
 
 
 def test_parts_of_a_model_are_read_as_one(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.mapped_safetensors import map_file
 from llmchat.engines.transformers.quantised import gguf_types
-from llmchat.engines.transformers.quantised.types import GroupedWeight
+from llmchat.engines.transformers.quantised.packing import pack_by_parts
+from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.tensors import FloatTensors
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.gguf_file import GgufHeader, TensorInfo, read_header
@@ -85,6 +86,13 @@ class GgufTensors(FloatTensors):
         if self.stored_size(name) is None:
             return None
         return self._grouped(name, self._rows(self._stored[name]))
+
+    def packed(self, name: str) -> PackedWeight | None:
+        """Brought into the layout now, a part of the rows after the other."""
+        if self.stored_size(name) is None:
+            return None
+        rows = self._rows(self._stored[name])
+        return pack_by_parts(lambda part: self._grouped(name, rows[part]), self.shapes[name], name)
 
     def _grouped(self, name: str, rows: Tensor) -> GroupedWeight:
         weight = gguf_types.grouped(self._infos[self._stored[name].name].type, rows)

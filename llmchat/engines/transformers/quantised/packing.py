@@ -1,0 +1,44 @@
+"""Packs a weight part by part, on all threads: what is in work stays in the caches."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from llmchat.engines.transformers.quantised.packed import ROWS, kind_of, pack, packed_bytes
+from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
+
+# Weights of a part: of 2^18 to 2^22, this was the fastest.
+_PART = 1 << 20
+
+
+def pack_by_parts(
+    grouped: Callable[[slice], GroupedWeight], shape: tuple[int, ...], name: str
+) -> PackedWeight | None:
+    """A weight [out, in] in the layout of the compiled step. grouped: the weight of some rows.
+
+    None for a weight that has no layout.
+    """
+    out, in_ = shape
+    kind = kind_of(grouped(slice(0, ROWS)))
+    if kind is None:
+        return None
+    head, block = packed_bytes(kind, (0, in_)), packed_bytes(kind, (ROWS, in_))
+    data = torch.zeros(packed_bytes(kind, (out, in_)), dtype=torch.uint8)
+
+    def put(start: int) -> bool:
+        weight = grouped(slice(start, start + step))
+        if kind_of(weight) != kind:
+            return False
+        part = pack(weight, name).data
+        at = head + start // ROWS * (block - head)
+        data[at : at + len(part) - head] = part[head:]
+        if start == 0:
+            data[:head] = part[:head]
+        return True
+
+    step = max(ROWS, _PART // in_ // ROWS * ROWS)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        is_uniform = all(pool.map(put, range(0, out, step)))
+    # The layout depends on all numbers of a weight, in rare kinds.
+    return PackedWeight(kind, data, (out, in_)) if is_uniform else pack(grouped(slice(None)), name)
