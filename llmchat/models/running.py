@@ -12,6 +12,7 @@ from llmchat.hub import Inspection
 from llmchat.hub.report import count
 from llmchat.hub.weights import kinds_of_gguf
 from llmchat.output.formatting import counted
+from llmchat.parse_guard import reading
 from llmchat.presets import Preset
 from llmchat.quantisation.kinds import WeightKind, bits_of
 
@@ -45,6 +46,8 @@ def running(preset: Preset, base: Inspection | None) -> Running:
     kinds = base.quantised.kinds
     if base.quantised.refused[0]:
         return Running(kinds, bits_of(kinds), f"it does not run: {base.quantised.refused[0]}")
+    if preset.kind != "chat":
+        return Running(kinds, bits_of(kinds), "float32")
     return Running(kinds, bits_of(kinds), *_way(preset, base))
 
 
@@ -73,7 +76,8 @@ def _way(preset: Preset, base: Inspection) -> tuple[str, int]:
     from llmchat.engines.transformers.ways import way_of
 
     try:
-        way = way_of(base.config, preset.weights, device_named("auto"))
+        with reading("config.json"):
+            way = way_of(base.config, preset.weights, device_named("auto"))
     except LlmchatError as error:
         return f"it does not run: {error.message}", 0
     has_own = bool(base.quantised.stored) and way == "compiled"

@@ -43,28 +43,28 @@ class BodyReader:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             return await self._app(scope, receive, send)
-        client, held = scope["state"]["client"], 0
+        client, held, limit = scope["state"]["client"], 0, self._limit_of(scope["path"])
 
         def hold(size: int) -> None:
             nonlocal held
             held += size
             self._held[client] += size
-            if self._held[client] > max(BODIES_A_CLIENT * self._limit, *self._larger.values(), 0):
+            if self._held[client] > max(BODIES_A_CLIENT * self._limit, limit):
                 raise Busy("too many large requests at the same time", 2)
 
         try:
-            await self._read_and_pass_on(scope, receive, send, hold)
+            await self._read_and_pass_on(scope, receive, send, limit, hold)
         finally:
             self._held[client] -= held
             if not self._held[client]:
                 del self._held[client]
 
     async def _read_and_pass_on(
-        self, scope: Scope, receive: Receive, send: Send, hold: Callable[[int], None]
+        self, scope: Scope, receive: Receive, send: Send, limit: int, hold: Callable[[int], None]
     ) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
-                body = await self._read(scope, receive, self._limit_of(scope["path"]), hold)
+                body = await self._read(scope, receive, limit, hold)
         except Refusal as error:
             await _discard(receive)
             return await error_response(error, close=True)(scope, receive, send)

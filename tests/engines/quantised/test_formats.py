@@ -16,6 +16,7 @@ from support.quantised_files import (
 from torch import Tensor
 
 from llmchat.engines.transformers.quantised.bits import unpack
+from llmchat.engines.transformers.quantised.packed import kind_of
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.engines.transformers.weights import open_tensors
 
@@ -53,6 +54,8 @@ def test_codes_and_scales_give_the_same_values(name: str, tmp_path: Path) -> Non
     assert grouped is not None and grouped.shape == (64, 96)
     assert int(grouped.codes.max()) < 2**grouped.bits
     assert torch.equal(grouped.dequantised(), tensors.get(NAME))
+    assert kind_of(grouped) is not None, "the compiled step has a kernel for it"
+    assert tensors.stored_size(NAME) == sum(one.nbytes for one in written.tensors.values())
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
