@@ -18,6 +18,7 @@ from llmchat.models.engine_choice import named
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import recipe
 from llmchat.models.running import running
+from llmchat.models.weight_names import weights_in_use
 from llmchat.presets import ContextPolicy, Preset
 from llmchat.quantisation.kinds import WeightKind
 from llmchat.settings import World
@@ -103,7 +104,7 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         name=preset.name,
         title=preset.title,
         parameters=preset.parameters or (parameters(base.shapes) if base else preset.parameters),
-        weights=preset.weights,
+        weights=weights_in_use(preset, parts[0] if parts else None),
         context=preset.context,
         sampling=preset.sampling,
         sampling_source=preset.sampling_source,

@@ -10,9 +10,11 @@ from msgspec.structs import replace
 from llmchat import hub
 from llmchat.errors import IntegrityError
 from llmchat.hub import Checkpoint, Receipt
+from llmchat.hub.weights import kind_in_words
 from llmchat.models.engine_choice import named
 from llmchat.models.locate import pulled_presets, sources
 from llmchat.models.prepared_copy import recipe
+from llmchat.models.weight_names import stored_kind
 from llmchat.presets import Preset, Source
 from llmchat.presets.model_names import QUANTISATION
 from llmchat.settings import World
@@ -67,9 +69,19 @@ def _of_preset(
         "preset",
         sum(part.size for part in parts),
         sum(copy.size for copy in copies if own and copy.recipe == own),
-        preset.weights,
+        _weights(parts[0] if parts else None, preset.weights),
         preset.licence,
     )
+
+
+def _weights(base: Checkpoint | None, asked: str) -> str:
+    """The kind of a file whose numbers are kept, else what is asked for."""
+    return kind_in_words(asked, stored_kind(base)) if base else asked
+
+
+def _checkpoint(receipt: Receipt) -> Checkpoint | None:
+    source = receipt.source
+    return Checkpoint(Path(receipt.path), source, receipt.revision, 0) if source else None
 
 
 def _of_receipt(receipt: Receipt, copies: list[hub.PreparedCopy]) -> ListedModel:
@@ -79,16 +91,17 @@ def _of_receipt(receipt: Receipt, copies: list[hub.PreparedCopy]) -> ListedModel
         "adapter" if adapter else "repo",
         receipt.size,
         sum(copy.size for copy in copies if copy.recipe.base.source == receipt.source),
-        "" if adapter else _weights(receipt),
+        "" if adapter else _of_repo(receipt),
         receipt.licence or "unknown",
     )
 
 
-def _weights(receipt: Receipt) -> str:
-    """The kind of weights that a repo is used with: a GGUF file keeps its own."""
+def _of_repo(receipt: Receipt) -> str:
+    """The kind of weights that a repo is used with: a GGUF file keeps its own, whoever runs it."""
     variant = receipt.source.variant if receipt.source else ""
     found = QUANTISATION.findall(variant)
-    return found[-1].upper() if found else "GGUF" if variant else "int8"
+    otherwise = found[-1].upper() if found else "GGUF" if variant else "int8"
+    return _weights(_checkpoint(receipt), otherwise)
 
 
 def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel]:
@@ -98,9 +111,11 @@ def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel
     converted form.
     """
     converted: dict[str, int] = {}
+    weights: dict[str, str] = {}
     for receipt in hub.receipts(world):
         if receipt.source and receipt.source.kind == "path" and not _is_ours(receipt.source, world):
             converted[receipt.source.repo] = converted.get(receipt.source.repo, 0) + receipt.size
+            weights[receipt.source.repo] = _weights(_checkpoint(receipt), "int8")
     prepared: dict[str, int] = {}
     for copy in copies:
         base = copy.recipe.base.source
@@ -112,7 +127,7 @@ def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel
             "folder" if path.startswith("/") and not path.endswith(".gguf") else "file",
             converted.get(path, 0),
             prepared.get(path, 0),
-            "int8",
+            weights.get(path, "int8"),
             "unknown",
         )
         for path in sorted(converted.keys() | prepared.keys())

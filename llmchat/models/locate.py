@@ -21,6 +21,7 @@ from llmchat.hub import Checkpoint, find, find_intact, gguf_here, touch_used, un
 from llmchat.hub.local import find_gguf
 from llmchat.models import external
 from llmchat.models.engine_choice import AUTO, settled
+from llmchat.models.weight_names import weights_in_use
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.presets import find as find_preset
 from llmchat.prompt import PromptFormat
@@ -206,7 +207,8 @@ def title(preset: Preset) -> str:
 def provenance(model: Model) -> dict[str, Any]:
     """What identifies the model behind an answer, as plain values: enough to load it again.
 
-    `kv` only where it is not the usual one.
+    `weights` names the kind of the file where its numbers are kept; `kv` only where it is not the
+    usual one.
     """
     preset = model.preset
     cached = {"kv": preset.kv} if preset.kv != "full" and preset.engine in _NEED_FILES else {}
@@ -215,7 +217,7 @@ def provenance(model: Model) -> dict[str, Any]:
         "base": str(model.elsewhere) if model.elsewhere else _commit(model.base),
         "adapters": [_commit(adapter) for adapter in model.adapters],
         "adapter_scale": preset.adapter_scale,
-        "weights": preset.weights if preset.engine in _NEED_FILES else "",
+        "weights": weights_in_use(preset, model.base) if preset.engine in _NEED_FILES else "",
         **cached,
         "engine": preset.engine,
         "format": f"{preset.format.name}@{preset.format.fingerprint()}",

@@ -11,6 +11,7 @@ from llmchat.hub import inspect_folder
 from llmchat.models.embedding import embedding_spec, is_bare_embedder
 from llmchat.models.loading import load
 from llmchat.models.locate import Model, find_checkpoint, locate, provenance, title
+from llmchat.models.weight_names import weights_in_use
 from llmchat.presets import Preset
 from llmchat.server.loaded_model import ModelSpec
 from llmchat.settings import Options, World
@@ -42,7 +43,7 @@ class SpecBuilder:
             "code": options.trust_remote_code,
         }
         return ModelSpec(
-            self._key(_label(model.preset), loaded),
+            self._key(_label(model.preset, made_by["weights"]), loaded),
             model.preset,
             lambda: load(model, options),
             self._size(model),
@@ -75,13 +76,15 @@ class SpecBuilder:
         window = model.preset.context.tokens or _own_context(inspection.config)
         tokens = window + (self._slots - 1) * min(_TOKENS_A_SLOT, window)
         kind, config = model.preset.weights, inspection.config
-        weights = memory_estimate.weights(inspection.shapes, kind, config)
+        own = weights_in_use(model.preset, model.base) != kind
+        stored = inspection.quantised.stored if own else {}
+        weights = memory_estimate.weights(inspection.shapes, kind, config, stored)
         return weights + memory_estimate.kv_bytes(config, tokens, model.preset.kv)
 
 
-def _label(preset: Preset) -> str:
+def _label(preset: Preset, weights: str) -> str:
     cached = "" if preset.kv == "full" else f" kv {preset.kv}"
-    return f"{title(preset)} {preset.weights}{cached}"
+    return f"{title(preset)} {weights or preset.weights}{cached}"
 
 
 def _open(preset: Preset, folder: Path, device: str) -> Engine:

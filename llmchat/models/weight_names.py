@@ -1,0 +1,58 @@
+"""The kind of weights that a model runs with, in the words that users see."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from llmchat.engines.checkpoint_files import GGUF_POINTER
+from llmchat.errors import LlmchatError
+from llmchat.hub import Checkpoint, Inspection, inspect_folder
+from llmchat.hub.weights import kind_in_words
+from llmchat.presets import Preset, Source
+
+
+def weights_in_use(preset: Preset, base: Checkpoint | None) -> str:
+    """`GPTQ 4-bit` where the compiled step computes with the numbers of such a file; else what
+    `--weights` says. Loads torch for quantised weights.
+    """
+    if base is None or not (kind := stored_kind(base)):
+        return preset.weights
+    named = kind_in_words(preset.weights, kind)
+    return named if named == preset.weights or _keeps_numbers(base) else preset.weights
+
+
+def stored_kind(base: Checkpoint) -> str:
+    """The kind of most weights that keep their numbers, such as `Q4_K_M`; "" for 16 bits."""
+    found = _inspected(base)
+    return found.quantised.kind if found and found.quantised.stored else ""
+
+
+def _keeps_numbers(base: Checkpoint) -> bool:
+    """Whether the compiled step runs the model on this machine."""
+    from llmchat.engines.transformers.loading import device_named
+    from llmchat.engines.transformers.ways import way_of
+
+    found = _inspected(base)
+    try:
+        return bool(found) and way_of(found.config, "int8", device_named("auto")) == "compiled"
+    except LlmchatError:
+        return False
+
+
+def _inspected(base: Checkpoint) -> Inspection | None:
+    """None for files that cannot be read: loading reports why."""
+    try:
+        return _of_folder(base.path, _times(base.path))
+    except LlmchatError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _of_folder(folder: Path, times: tuple[int, ...]) -> Inspection:
+    """Headers are read again when files have changed."""
+    return inspect_folder(Checkpoint(folder, Source("path", str(folder)), "", 0))
+
+
+def _times(folder: Path) -> tuple[int, ...]:
+    names = ("config.json", "model.safetensors", "model.safetensors.index.json", GGUF_POINTER)
+    found = (folder / name for name in names)
+    return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in found)
