@@ -32,8 +32,9 @@ def _keeps_numbers(base: Checkpoint) -> bool:
     from llmchat.engines.transformers.ways import way_of
 
     found = _inspected(base)
+    config = found.config if found else {}
     try:
-        return bool(found) and way_of(found.config, "int8", device_named("auto")) == "compiled"
+        return way_of(config, "int8", device_named("auto")) == "compiled"
     except LlmchatError:
         return False
 
