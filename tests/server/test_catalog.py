@@ -150,7 +150,7 @@ def test_the_pulled_default_model_is_listed(smol_world: World) -> None:
     catalog = Catalog(smol_world, {}, (), {}, 16)
     assert (
         catalog.names() == ["smollm2"]
-        and catalog.spec("smollm2-135m").key == catalog.spec("smollm2").key == "smollm2 int8"
+        and catalog.spec("smollm2-135m").key == catalog.spec("smollm2").key == "smollm2 Q4_1"
     )
     assert 500_000_000 < catalog.spec("smollm2").size < 1_500_000_000
 
