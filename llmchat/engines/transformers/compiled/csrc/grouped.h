@@ -87,7 +87,7 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
         for (int64_t r = 0; r < count; r++) {
             int64_t chunk = piece->first + c;
             const act_t *q = rows[r].q + chunk * CODE_CHUNK * stride;
-            f32x16 scale = splat(rows[r].scale[chunk * stride]);
+            float scale = rows[r].scale[chunk * stride];
 #pragma GCC unroll 2
             for (int h = 0; h < halves; h++) {
                 const int32_t *sum = rows[r].sum + 2 * chunk * stride;
@@ -95,8 +95,8 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
 #pragma GCC unroll 8
                 for (int v = h * VECTORS / halves; v < (h + 1) * VECTORS / halves; v++)
                     add_fours(&sums, unpacked + v, load_fours(q + 4 * v * stride, stride));
-                totals[r] = fused_madd(sums_as_float(sums) * scale, piece->scale[c * halves + h],
-                                       totals[r]);
+                totals[r] =
+                    fused_madd(scaled_sums(sums, scale), piece->scale[c * halves + h], totals[r]);
             }
         }
     }
@@ -214,31 +214,44 @@ INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, cons
         }
 }
 
-/* out[TILE_ROWS][32] (+)= the rows of a tile times a panel. */
+/* The starts of the integer sums of a piece, as start_of, for each group and row of a tile. */
+INLINE void find_starts(const GroupedPanel *panel, const Activations *acts, const ActRow *row,
+                        const int halves, int32_t *starts) {
+    int64_t first = panel->first * TILE_ROWS, count = panel->chunks * TILE_ROWS;
+    const int32_t *sum = row->sum + 2 * first, *offset = acts->offset + (row->scale - acts->scale);
+    uint32_t zero = (uint32_t)panel->zero;
+    for (int64_t i = 0; i < count * halves; i++) {
+        /* offset: -128 times the sum of both halves */
+        uint32_t less = halves == 2 ? -(uint32_t)sum[i] : (uint32_t)(offset[first + i] >> 7);
+        starts[i] = (int32_t)(zero * less);
+    }
+}
+
+/* out[TILE_ROWS][32] (+)= the rows of a tile times a panel. has_zero: whether its zero is not 0. */
 INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
-                         const int halves, Ahead *ahead, float *out) {
+                         const int halves, const int has_zero, Ahead *ahead, float *out) {
     ActRow row = act_row(acts, tile * TILE_ROWS);
     f32x16 total[TILE_ROWS][2];
+    int32_t all_starts[MOST_GROUPS * TILE_ROWS], *starts = all_starts;
 #pragma GCC unroll 6
     for (int r = 0; r < TILE_ROWS; r++) {
         total[r][0] = panel->first ? load(out + r * 32) : (f32x16){};
         total[r][1] = panel->first ? load(out + r * 32 + 16) : (f32x16){};
     }
+    if (has_zero) find_starts(panel, acts, &row, halves, starts);
     if (panel->has_minimum) subtract_minima(panel, &row, halves, total);
     const act_t *q = row.q + panel->first * CODE_CHUNK * TILE_ROWS;
     const float *scales = row.scale + panel->first * TILE_ROWS;
-    const int32_t *sum = row.sum + panel->first * 2 * TILE_ROWS;
     const u8x64(*codes)[2] = panel->codes;
     const f32x16(*scale)[2] = panel->scale;
-    for (int64_t c = 0; c < panel->chunks; c++, scales += TILE_ROWS, sum += 2 * TILE_ROWS) {
+    for (int64_t c = 0; c < panel->chunks; c++, scales += TILE_ROWS) {
         prefetch_some(ahead);
 #pragma GCC unroll 2
-        for (int h = 0; h < halves; h++, scale++) {
+        for (int h = 0; h < halves; h++, scale++, starts += TILE_ROWS) {
             sums_t sums[TILE_ROWS][2];
 #pragma GCC unroll 6
             for (int r = 0; r < TILE_ROWS; r++)
-                sums[r][0] = sums[r][1] =
-                    sums_from(start_of(panel->zero, sum + r, h, halves, TILE_ROWS));
+                sums[r][0] = sums[r][1] = sums_from(has_zero ? starts[r] : 0);
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS / halves; v++, q += 4 * TILE_ROWS, codes++)
 #pragma GCC unroll 6
@@ -249,9 +262,10 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
                 }
 #pragma GCC unroll 6
             for (int r = 0; r < TILE_ROWS; r++) {
-                f32x16 s = splat(scales[r]);
-                total[r][0] = fused_madd(sums_as_float(sums[r][0]) * s, scale[0][0], total[r][0]);
-                total[r][1] = fused_madd(sums_as_float(sums[r][1]) * s, scale[0][1], total[r][1]);
+                f32x16 left = scaled_sums(sums[r][0], scales[r]);
+                f32x16 right = scaled_sums(sums[r][1], scales[r]);
+                total[r][0] = fused_madd(left, scale[0][0], total[r][0]);
+                total[r][1] = fused_madd(right, scale[0][1], total[r][1]);
             }
         }
     }
@@ -266,10 +280,12 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
 static void multiply_tiles_of(const GroupedPanel *panel, const Activations *acts, int halves,
                               Ahead *ahead, float *out) {
     for (int64_t tile = 0; tile < acts->rows / TILE_ROWS; tile++, out += TILE_ROWS * PANEL_COLUMNS)
-        if (halves == 1)
-            grouped_tile(panel, acts, tile, 1, ahead, out);
+        if (halves == 2)
+            grouped_tile(panel, acts, tile, 2, 1, ahead, out);
+        else if (panel->zero)
+            grouped_tile(panel, acts, tile, 1, 1, ahead, out);
         else
-            grouped_tile(panel, acts, tile, 2, ahead, out);
+            grouped_tile(panel, acts, tile, 1, 0, ahead, out);
 }
 
 /* Whether two matrices can be the sides of a panel. */

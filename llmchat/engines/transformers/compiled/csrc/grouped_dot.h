@@ -5,21 +5,22 @@
 
 #if defined(USE_VNNI)
 
-typedef __m512i sums_t;  /* of 16 rows */
-typedef __m512i fours_t; /* activations of four columns, for all rows */
+typedef __m512i sums_t; /* of 16 rows */
+/* Activations of four columns, for all rows, in memory: the product broadcasts them. */
+typedef const int32_t __attribute__((may_alias, aligned(1))) * fours_t;
 
 INLINE sums_t sums_from(int32_t start) { return _mm512_set1_epi32(start); }
-INLINE f32x16 sums_as_float(sums_t sums) { return (f32x16)_mm512_cvtepi32_ps(sums); }
 
-/* stride: rows of the tile. */
-INLINE fours_t load_fours(const act_t *q, int64_t stride) {
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm512_set1_epi32(four);
+INLINE f32x16 scaled_sums(sums_t sums, float scale) {
+    return (f32x16)_mm512_cvtepi32_ps(sums) * scale;
 }
 
+/* stride: rows of the tile. */
+INLINE fours_t load_fours(const act_t *q, int64_t stride) { return (fours_t)q; }
+
+/* In assembly as add_products, and because gcc 12 loads what it could broadcast. */
 INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x) {
-    add_products(sums, (__m512i)*codes, x);
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sums) : "v"(*codes), "m"(*x));
 }
 
 #elif defined(USE_AVX2)
@@ -36,10 +37,10 @@ INLINE sums_t sums_from(int32_t start) {
     return (sums_t){{all, all}};
 }
 
-INLINE f32x16 sums_as_float(sums_t sums) {
+INLINE f32x16 scaled_sums(sums_t sums, float scale) {
     i32x16 all;
     memcpy(&all, &sums, sizeof all);
-    return __builtin_convertvector(all, f32x16);
+    return __builtin_convertvector(all, f32x16) * scale;
 }
 
 INLINE fours_t load_fours(const act_t *q, int64_t stride) {
@@ -67,7 +68,10 @@ typedef struct {
 } fours_t;
 
 INLINE sums_t sums_from(int32_t start) { return (uint32_t)start - (sums_t){}; }
-INLINE f32x16 sums_as_float(sums_t sums) { return __builtin_convertvector((i32x16)sums, f32x16); }
+
+INLINE f32x16 scaled_sums(sums_t sums, float scale) {
+    return __builtin_convertvector((i32x16)sums, f32x16) * scale;
+}
 
 INLINE fours_t load_fours(const act_t *q, int64_t stride) {
     return (fours_t){{q[0], q[1], q[2 * stride], q[2 * stride + 1]}};
