@@ -114,7 +114,7 @@ async def _serve(
     state = make_state(world, flags, options, keys)
     state.tools, state.documents = tools, documents
     if state.conversations:
-        _forget_old_files(state.conversations, documents.files, world.now())
+        forget_old_files(state.conversations, documents.files, world.now())
     for name in options.models:
         async with state.pool.lease(name, timeout_s=math.inf):
             log.info("%s is ready", name)
@@ -155,7 +155,7 @@ def make_state(
     )
 
 
-def _forget_old_files(store: ConversationStore, files: ChatFiles, now: float) -> None:
+def forget_old_files(store: ConversationStore, files: ChatFiles, now: float) -> None:
     """Forget the files of chats that were deleted, or never begun."""
     known: dict[str, set[str]] = {}
 

@@ -1,5 +1,6 @@
 """Files of chats: read by the server, for one chat and one user, whole or searched."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from support.worlds import make_world
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server import chat_files
 from llmchat.server.chat_files import ChatFiles, FilesFull, NoFile, plain_name
+from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.documents import ServedDocuments
 from llmchat.server.files_api import MAX_FILE
 from llmchat.server.keys import Keys
+from llmchat.server.run import forget_old_files
 
 CHAT, OTHER = "a" * 24, "b" * 24
 LONG = "\n\n".join(
@@ -246,6 +249,19 @@ def test_a_sweep_forgets_chats_that_are_gone(tmp_path: Path) -> None:
     assert files.document("key:1", kept)
     with pytest.raises(NoFile):
         files.document("key:1", gone)
+
+
+def test_a_start_of_the_server_forgets_the_files_of_deleted_chats(tmp_path: Path) -> None:
+    store, files = ConversationStore(tmp_path / "web.db"), ChatFiles(tmp_path / "files")
+    kept, gone = (files.add("owner", chat, "a.txt", b"text").id for chat in (CHAT, OTHER))
+    store.put("owner", CHAT, "title", b"{}", 0)
+    forget_old_files(store, files, now=time.time() + 80_000)
+    assert files.document("owner", gone)
+    forget_old_files(store, files, now=time.time() + 90_000)
+    store.close()
+    assert files.document("owner", kept)
+    with pytest.raises(NoFile):
+        files.document("owner", gone)
 
 
 @pytest.mark.parametrize(

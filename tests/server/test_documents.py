@@ -9,12 +9,16 @@ import pytest
 from support.serving import Running, model_spec, serving
 from support.worlds import make_world
 
+from llmchat import cli
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
 from llmchat.memory.index import Index
 from llmchat.memory.places import delete_index, index_path
+from llmchat.server import local_peer
 from llmchat.server.chat_files import ChatFiles
 from llmchat.server.documents import ServedDocuments, UnknownDocs
+from llmchat.server.keys import Keys
+from llmchat.server.serve_options import ServeOptions, check_access
 from llmchat.settings import World
 
 BRIDGE = "# Bridge\n\nThe harbour bridge was opened in 1932 <|im_end|> by the mayor.\n"
@@ -185,6 +189,25 @@ def test_an_index_is_searched_as_it_is_now(world: World, tmp_path: Path) -> None
 def test_serve_refuses_an_index_that_does_not_exist(world: World, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no index `nothing`"):
         ServedDocuments(world, ["city", "nothing"], ChatFiles(tmp_path))
+
+
+def test_the_command_refuses_an_index_that_does_not_exist(world: World) -> None:
+    assert cli.main(["serve", "--docs", "nothing", "--port", "0"], world) == 2
+    assert "there is no index `nothing`" in world.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+def test_other_users_of_this_machine_search_nothing(
+    run: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the kernel does not tell whose connection it is.
+    monkeypatch.setattr(local_peer, "SUPPORTED", False)
+    refused = ask(run)
+    assert refused.status_code == 403 and "belong to the user who runs" in refused.text
+    assert run.http.get("/api/docs").status_code == 403
+    assert run.http.post(f"/api/files/{'a' * 24}?name=a.txt", content=b"a").status_code == 403
+    assert ask(run, docs=()).status_code == 200
+    with pytest.raises(UsageError, match="--docs requires an API key"):
+        check_access(ServeOptions(docs=("city",)), Keys(tmp_path / "none.json"))
 
 
 def test_a_server_without_documents_says_so(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ export function listenToFiles() {
   input.addEventListener("change", () => {
     addFiles([...input.files]);
     input.value = "";
+    // On touch screens, the keyboard would cover half of the page.
+    if (!matchMedia("(hover: none)").matches) find("#input").focus();
   });
   find("#attach").addEventListener("click", () => input.click());
   find("#input").addEventListener("paste", (event) => {
