@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 @options.with_sampling
 @options.with_options(
-    "model", "base", "adapter", "format", "weights", "kv", "engine", "url", "device", "revision",
+    "model", "base", "adapter", "format", "weights", "kv", "engine", "url", "draft", "device",
+    "revision",
     "trust_remote_code", "system", before="file",
 )  # fmt: skip
 @options.with_options("tool", "mcp", "allow", "max_rounds", "root", before="json")

@@ -166,6 +166,17 @@ Url = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        metavar="MODEL",
+        help="A small model of the same vocabulary that drafts for this one: the answer is the same"
+        " and comes faster; `none` for none.",
+        rich_help_panel=MODEL,
+        autocompletion=complete_model,
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=MODEL)
 ]
@@ -321,6 +332,7 @@ _SHARED = {
     "kv": Kv,
     "engine": Engine,
     "url": Url,
+    "draft": Draft,
     "device": Device,
     "revision": Revision,
     "trust_remote_code": TrustRemoteCode,

@@ -50,6 +50,17 @@ _Adapters = Annotated[
         rich_help_panel=MODELS,
     ),
 ]
+_Draft = Annotated[
+    str | None,
+    typer.Option(
+        "--draft",
+        metavar="MODEL",
+        help="A small model that drafts for the models of -m, which need its vocabulary; used while"
+        " one answer is written at a time.",
+        rich_help_panel=MODELS,
+        autocompletion=options.complete_model,
+    ),
+]
 _Memory = Annotated[
     str,
     typer.Option(
@@ -201,6 +212,7 @@ def serve(
     weights: options.Weights = None,
     kv: options.Kv = None,
     device: options.Device = None,
+    draft: _Draft = None,
     window: _Window = None,
     trim: _Trim = False,
     host: _Host = "127.0.0.1",
@@ -257,7 +269,9 @@ def serve(
         tools=tool_settings(world, tools or (), mcp or (), allow or (), tool_flags),
         docs=tuple(docs or ()),
     )  # fmt: skip
-    flags = {"weights": weights, "kv": kv, "device": device, "context": window}
+    if draft and not models:
+        raise UsageError("--draft requires -m: other models may have another vocabulary")
+    flags = {"weights": weights, "kv": kv, "device": device, "context": window, "draft": draft}
     run(world, flags, options, quiet=quiet)
 
 

@@ -5,6 +5,9 @@ The only module that names the engines.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from llmchat.engines import Engine
 from llmchat.engines.capabilities import TakesAdapters, unwrap
@@ -13,6 +16,7 @@ from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import IntegrityError, Mismatch, UsageError
 from llmchat.hub import Checkpoint, drop
 from llmchat.models import external
+from llmchat.models.drafting import draft_of
 from llmchat.models.locate import Model, title
 from llmchat.models.prepared_copy import (
     copy_to_open,
@@ -25,6 +29,9 @@ from llmchat.models.prepared_copy import (
 from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset
 from llmchat.settings import Options, World
+
+if TYPE_CHECKING:
+    from llmchat.engines.transformers import TransformersEngine
 
 
 def tokenizer(model: Model) -> Tokenizer:
@@ -92,11 +99,11 @@ def check_loads(
     config = modern_config(read_json(base.path / "config.json"))
     if has_plan(config) or config.get("is_encoder_decoder") or not fits_memory(base):
         return
-    model = Model(preset, base, tuple(adapters), world=world)
+    model = Model(replace(preset, draft=""), base, tuple(adapters), world=world)
     _transformers(model, options, NoProgress()).unload()
 
 
-def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
+def _transformers(model: Model, options: Options, progress: Progress) -> "TransformersEngine":
     preset, base = model.preset, model.base
     assert base is not None
     prepared = copy_to_open(model, options, progress)
@@ -108,18 +115,21 @@ def _transformers(model: Model, options: Options, progress: Progress) -> Engine:
             " digits, but its weights have those of bf16"
         )
     try:
-        return _open_transformers(model, options, prepared)
+        return _open_transformers(model, options, prepared, progress)
     except IntegrityError:
         if prepared is None:
             raise
         drop(prepared)
-        return _open_transformers(model, options, copy_to_open(model, options, progress))
+        return _open_transformers(model, options, copy_to_open(model, options, progress), progress)
 
 
-def _open_transformers(model: Model, options: Options, prepared: Path | None) -> Engine:
+def _open_transformers(
+    model: Model, options: Options, prepared: Path | None, progress: Progress
+) -> "TransformersEngine":
     from llmchat.engines.transformers import TransformersEngine
 
     assert model.base is not None
+    draft = draft_of(model)
     weights = model.preset.weights
     if weights == "int4" and stored_kind(model.base):
         # Both kinds keep the numbers of the file.
@@ -136,6 +146,7 @@ def _open_transformers(model: Model, options: Options, prepared: Path | None) ->
         prepared=prepared,
         kernels=kernels_folder(model.world) if model.world else None,
         proven=proof_file(model),
+        draft=_transformers(draft, options, progress) if draft else None,
     )
 
 
@@ -164,4 +175,4 @@ _ENGINES: dict[str, Callable[[Model, Options, Progress], Engine]] = {
     "scripted": _scripted,
 }
 # What an engine cannot change while it runs.
-_FIXED = ("engine", "weights", "kv")
+_FIXED = ("engine", "weights", "kv", "draft")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmchat.engines.loading_engine import LoadingEngine
 
 # Flags that belong to the model they were given with, not to the next one.
-_OF_ONE_MODEL = ("base", "adapter", "format", "revision", "weights", "kv", "engine")
+_OF_ONE_MODEL = ("base", "adapter", "format", "revision", "weights", "kv", "engine", "draft")
 
 
 def preset_of(world: World, **flags: Any) -> Preset:

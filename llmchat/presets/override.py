@@ -48,6 +48,7 @@ def preset_for(options: Options, own: Path | None = None) -> Preset:
         "weights": options.weights,
         "kv": options.kv,
         "url": options.url,
+        "draft": _draft(options.draft),
         "system": options.system,
         "format": get_format(options.format) if options.format else None,
     }
@@ -60,6 +61,10 @@ def preset_for(options: Options, own: Path | None = None) -> Preset:
         **{name: value for name, value in given.items() if value is not None},
         **_adapter_fields(options.adapter),
     )
+
+
+def _draft(name: str | None) -> str | None:
+    return "" if name in _NO_ADAPTER else name
 
 
 def _overrides(options: Options) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ def reopen_options(options: Options, own: Path | None = None) -> dict[str, Any]:
     places: Mapping[str, Any] = {
         "model": lambda name: absolute(name, own),
         "base": lambda name: absolute(name, own),
+        "draft": lambda name: absolute(name, own),
         "adapter": absolute_adapter,
         "url": without_credentials,
     }

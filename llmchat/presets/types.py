@@ -103,6 +103,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     unsupported: why llmchat cannot run the model, as a line for the user.
     tested: when and how the published weights were run; "" if they were not.
     actions: text triggers of a model that knows no tools.
+    draft: a small model of the same vocabulary, as --model names it, that drafts for this one.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
     notes: str = ""
     tested: str = ""
     actions: tuple[Action, ...] = ()
+    draft: str = ""
 
     def __post_init__(self) -> None:
         for kind, table in (("embedder", self.embedder), ("reranker", self.reranker)):

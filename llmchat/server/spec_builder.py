@@ -8,6 +8,7 @@ from typing import Any
 from llmchat import memory_estimate
 from llmchat.engines import Engine
 from llmchat.hub import inspect_folder
+from llmchat.models.drafting import draft_of
 from llmchat.models.embedding import embedding_spec, is_bare_embedder
 from llmchat.models.loading import load
 from llmchat.models.locate import Model, find_checkpoint, locate, provenance, title
@@ -34,6 +35,7 @@ class SpecBuilder:
         if preset.kind != "chat" or is_bare_embedder(preset, self._world):
             return self._answers_nothing(preset, options)
         model = locate(preset, self._world)
+        draft = draft_of(model)
         made_by = provenance(model)
         # One engine serves all prompt formats, so the format is not part of the key.
         loaded = {
@@ -41,12 +43,13 @@ class SpecBuilder:
             "format": "",
             "device": options.device,
             "code": options.trust_remote_code,
+            "draft": preset.draft,
         }
         return ModelSpec(
             self._key(_label(model.preset, made_by["weights"]), loaded),
             model.preset,
             lambda: load(model, options),
-            self._size(model),
+            self._size(model) + (self._size(draft) if draft else 0),
             (),
             made_by=made_by,
             context=_context(model),

@@ -60,6 +60,8 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """What runs the model."""
     url: str | None = None
     """Server that runs the model."""
+    draft: str | None = None
+    """A small model of the same vocabulary that drafts for this one, or `none`."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1` or `mps`."""
     revision: str | None = None
@@ -136,7 +138,9 @@ class Settings(Struct, frozen=True):
 
 
 # The options that identify a model: a session keeps them to open the same model again.
-OF_MODEL = ("model", "base", "adapter", "format", "weights", "kv", "engine", "url", "revision")
+OF_MODEL = (
+    "model", "base", "adapter", "format", "weights", "kv", "engine", "url", "draft", "revision",
+)  # fmt: skip
 
 
 def resolve(

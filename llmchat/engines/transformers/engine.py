@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llmchat.engines import Adapters, Chunk, Finish, Prefill, Sampling, Token, Unloaded
 from llmchat.engines.transformers import memory_check, scoring
+from llmchat.engines.transformers.draft_model import DraftModel, check_draft
 from llmchat.engines.transformers.dry import Dry
 from llmchat.engines.transformers.executor import Forward
 from llmchat.engines.transformers.generation import RunningAnswer
@@ -27,7 +28,7 @@ from llmchat.engines.transformers.live_lora import (
 from llmchat.engines.transformers.loading import LoadedModel, Source, device_named, load
 from llmchat.engines.transformers.prefill import REPORTED_FROM, Chunks, border
 from llmchat.engines.transformers.prompt_caches import Slots
-from llmchat.engines.transformers.prompt_lookup import PromptLookup
+from llmchat.engines.transformers.prompt_lookup import Drafts, PromptLookup
 from llmchat.engines.transformers.pytorch.kv_cache import KVCache
 from llmchat.engines.transformers.pytorch.sampler import Sampler
 from llmchat.engines.transformers.vocabulary import check_bias, check_ids, vocabulary_of
@@ -50,7 +51,9 @@ class TransformersEngine:
     exact. prepared: a folder with base and adapters merged as int8, whose file is mapped instead
     of theirs. kernels: a folder for the compiled step; without it, or without a compiler, torch
     runs the model. proven: a file that records that this model passed `modules.self_test`, written
-    when it does; without it each load runs the test. Raises Mismatch for a model that fails it.
+    when it does; without it each load runs the test. draft: an engine with a small model that
+    drafts for this one (draft_model.py). Raises Mismatch for a model that fails the test, and for
+    a draft model that does not fit.
     """
 
     resumes = True
@@ -72,6 +75,7 @@ class TransformersEngine:
         prepared: Path | None = None,
         kernels: Path | None = None,
         proven: Path | None = None,
+        draft: "TransformersEngine | None" = None,
     ):
         started = time.perf_counter()
         self._name = name or base.name
@@ -90,6 +94,7 @@ class TransformersEngine:
         self._slots = Slots(loaded.forward.new_cache, slots, most)
         self._chunks = Chunks(loaded.forward, parameters(loaded.shapes), self.context)
         self.drafts = drafts
+        self._draft = draft.drafting_for(loaded) if draft else None
         self.adapters: dict[str, LiveAdapter] = {}
         self._merged = with_scales(list(adapters), adapter_scale)
         self._chosen: Adapters = ()
@@ -102,10 +107,19 @@ class TransformersEngine:
     @slots.setter
     def slots(self, count: int) -> None:
         self._slots.limit = count
+        if self._draft:
+            self._draft.slots.limit = count
 
     def describe(self) -> str:
         cached = "" if self._kv == "full" else f" kv {self._kv}"
-        return f"{self._name} {self._weights}{cached} {self._device}"
+        drafts = self._described_draft()
+        return f"{self._name} {self._weights}{cached} {self._device}{drafts}"
+
+    def _described_draft(self) -> str:
+        if not self._draft:
+            return ""
+        kept = self._draft.right / self._draft.proposed if self._draft.proposed else 0
+        return f", drafts by {self._draft.name}" + (f" ({kept:.0%} kept)" if kept else "")
 
     def count(self, text: str) -> int:
         return self._model.tokens.count(text)
@@ -123,7 +137,9 @@ class TransformersEngine:
 
     def unload(self) -> None:
         self._slots.release()
-        self.adapters = {}
+        if self._draft:
+            self._draft.slots.release()
+        self.adapters, self._draft = {}, None
         self._loaded = None
 
     # Answers
@@ -150,13 +166,27 @@ class TransformersEngine:
             (*prompt.stops, *sampling.stops),
             model.tokens.decoder(prompt.shown_tokens),
             self._sampler(sampling, [] if apart else ids),
-            PromptLookup(ids) if self.drafts and model.forward.exact else None,
+            self._drafts(ids) if self.drafts and model.forward.exact else None,
             self._live(self._chosen if adapters is None else adapters),
             look,
             model.guides.guide(prompt, sampling, stop_ids),
             apart,
             border(ids, stop_ids),
         )
+
+    def _drafts(self, ids: list[int]) -> Drafts:
+        return self._draft.begin(ids) if self._draft else PromptLookup(ids)
+
+    def drafting_for(self, large: LoadedModel) -> DraftModel:
+        """This model as the draft model of a larger one. Raises Mismatch if it cannot be."""
+        check_draft(self._model, large, self._name)
+        known = min(self._vocabulary, vocabulary_of(large.shapes))
+        return DraftModel(self._forward, self._slots, known, self._name)
+
+    @property
+    def draft(self) -> DraftModel | None:
+        """What drafts for this model, beside repeated text."""
+        return self._draft
 
     def _sampler(self, sampling: Sampling, prompt_ids: list[int]) -> Sampler:
         dry = None

@@ -13,7 +13,7 @@ from llmchat.engines.stream_filters import StopFilter
 from llmchat.engines.transformers.executor import KeepsStates, SequenceInput
 from llmchat.engines.transformers.live_lora import LiveAdapters
 from llmchat.engines.transformers.prompt_caches import Slot
-from llmchat.engines.transformers.prompt_lookup import PromptLookup
+from llmchat.engines.transformers.prompt_lookup import Drafts
 from llmchat.engines.transformers.pytorch.sampler import Sampler
 
 log = logging.getLogger("llmchat.engines")
@@ -37,7 +37,7 @@ class RunningAnswer:
         stops: tuple[str, ...],
         decode: Callable[[int], str],
         sampler: Sampler,
-        drafts: PromptLookup | None,
+        drafts: Drafts | None,
         adapters: LiveAdapters,
         look: Callable[[int, Tensor], Token] | None,
         guide: Guide | None = None,
@@ -202,6 +202,8 @@ class RunningAnswer:
         """Give the cache back, at the end or earlier."""
         self.done = True
         self._guide = None
+        if self._drafts:
+            self._drafts.close()
         if self.slot is not None:
             slot, self.slot = self.slot, None
             self._release(slot)

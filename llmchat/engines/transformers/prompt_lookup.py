@@ -8,6 +8,7 @@ call, which share the fixed cost of the call, drafts are rarely worth it.
 """
 
 import math
+from typing import Protocol
 
 # Tokens that must match for a draft; the longest match wins.
 LONGEST, SHORTEST = 4, 3
@@ -17,6 +18,22 @@ MOST = 12
 PASS_ROWS = 12
 # How much one outcome changes the estimated chance of the next draft, and the first estimate.
 STEP, FIRST_CHANCE = 1 / 8, 0.5
+
+
+class Drafts(Protocol):
+    """Guesses the next tokens of one answer."""
+
+    def feed(self, token: int) -> None:
+        """Add a token of the answer."""
+        ...
+
+    def propose(self, room: int, together: int = 1) -> list[int]:
+        """A draft of at most `room` tokens. together: answers in the same call."""
+        ...
+
+    def close(self) -> None:
+        """The answer is complete, or given up."""
+        ...
 
 
 class PromptLookup:
@@ -30,14 +47,17 @@ class PromptLookup:
         self._chances = dict.fromkeys(range(SHORTEST, LONGEST + 1), FIRST_CHANCE)
 
     def feed(self, token: int) -> None:
-        """Add a token of the answer."""
+        """See Drafts."""
         if match := self._match():
             size, end = match
             self._chances[size] += STEP * ((self._ids[end] == token) - self._chances[size])
         self._ids.append(token)
 
+    def close(self) -> None:
+        """See Drafts."""
+
     def propose(self, room: int, together: int = 1) -> list[int]:
-        """A draft of at most `room` tokens. together: answers in the same call."""
+        """See Drafts."""
         match = self._match() if room > 0 else None
         if match is None:
             return []
