@@ -1,5 +1,6 @@
 """A small model that drafts for a larger one changes no token, and stops where it does not pay."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,10 @@ PROMPTS = ["the quick brown fox", "question and answer " * 9, "a"]
 
 
 class Cheap(Pace):
-    """As if the small model took no time."""
+    """As if drafts took next to no time: random models are sure of nothing."""
 
     cost = 0.05
-    rate = 1.0
+    rate = 0.02
     pauses = False
 
 
@@ -40,8 +41,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_tiny(found["small"], tiny_config(num_hidden_layers=1), seed=1)
     save_tiny(found["other"], tiny_config(num_hidden_layers=1), seed=1)
     file = found["other"] / "tokenizer.json"
-    text = file.read_text().replace('"quick"', '"quack"').replace('"Ġfox"', '"Ġfax"')
-    file.write_text(text)
+    table = json.loads(file.read_text())
+    words = table["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    file.write_text(json.dumps(table))
     return found
 
 
@@ -159,7 +162,7 @@ def test_an_answer_that_is_given_up_gives_its_slot_back(opened: Any) -> None:
 
 
 def test_drafts_follow_a_structure(opened: Any) -> None:
-    structure = Structure(kind="regex", text="(ab|ba|quick ){20}")
+    structure = Structure("regex", "(ab|ba|quick ){20}")
     bound = Sampling(temperature=1.0, seed=3, max_tokens=80, structure=structure)
     expected, _ = answer(opened("large", drafts=False), PROMPTS[0], bound)
     engine = opened("large", "small")
@@ -168,9 +171,7 @@ def test_drafts_follow_a_structure(opened: Any) -> None:
 
 
 def test_another_vocabulary_is_refused(opened: Any) -> None:
-    with pytest.raises(
-        Mismatch, match="has another vocabulary than the model it drafts for: token"
-    ):
+    with pytest.raises(Mismatch, match="drafts for: token [0-9]+ is `[ab]` and `[ab]`"):
         opened("large", "other")
 
 
@@ -207,7 +208,7 @@ def test_drafts_pause_where_they_do_not_pay() -> None:
     for _ in range(12):
         pace.finished(1, 2.5)
     assert pace.pauses
-    for pause in (15, 31):
+    for pause in (15, 30):
         for _ in range(pause):
             pace.passed(1, 1.0)
             assert pace.pauses
