@@ -171,7 +171,7 @@ def test_drafts_follow_a_structure(opened: Any) -> None:
 
 
 def test_another_vocabulary_is_refused(opened: Any) -> None:
-    with pytest.raises(Mismatch, match="drafts for: token [0-9]+ is `[ab]` and `[ab]`"):
+    with pytest.raises(Mismatch, match=r"drafts for: token [0-9]+ is `[ab]` and `[ab]`"):
         opened("large", "other")
 
 
