@@ -1,15 +1,13 @@
 """The weights of a checkpoint as its headers and config.json describe them."""
 
-from math import prod
 from typing import Any
 
 from msgspec import Struct
 
 from llmchat.errors import LlmchatError
-from llmchat.gguf_file import GgufHeader
 from llmchat.hub.headers import Shapes
 from llmchat.quantisation import Facts, logical_shapes, stored_weights
-from llmchat.quantisation.kinds import WeightKind, counted, kinds_of, name_of
+from llmchat.quantisation.kinds import WeightKind, kinds_of, name_of
 
 
 class Quantised(Struct, frozen=True):
@@ -44,10 +42,3 @@ def weight_facts(config: dict[str, Any], facts: Facts) -> tuple[Shapes, Quantise
 def kind_in_words(weights: str, quantised: str) -> str:
     """Weights that keep their numbers keep their kind, unless 16 bits or more are asked for."""
     return quantised if quantised and weights in ("int8", "int4") else weights
-
-
-def kinds_of_gguf(header: GgufHeader) -> tuple[WeightKind, ...]:
-    """The tensors of a GGUF file by type."""
-    return counted(
-        (info.type.name, prod(info.shape), info.size) for info in header.tensors.values()
-    )

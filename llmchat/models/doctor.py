@@ -19,11 +19,10 @@ from llmchat.engines.checkpoint_files import (
 )
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, Mismatch, ModelNotFound
-from llmchat.hub import inspect_folder
 from llmchat.models import search_doctor
 from llmchat.models.loading import tokenizer
 from llmchat.models.locate import Model, locate
-from llmchat.models.running import kind_lines, running
+from llmchat.models.running import inspected, kind_lines, running
 from llmchat.output.formatting import byte_count
 from llmchat.presets import Preset, get_format
 from llmchat.prompt import PromptFormat
@@ -74,7 +73,7 @@ def examine(preset: Preset, world: World) -> Report:
         problem = _problem("template", f"{error.message}; {error.hint}")
         return Report(preset.name, (problem, *_of_preset(preset)), "")
     findings = (*_of_preset(preset), *(_of_checkpoint(model, preset.format) if model.base else ()))
-    findings += tuple(_of_weights(model))
+    findings += tuple(_of_weights(model, world))
     return Report(preset.name, findings, _preview(model.preset.format))
 
 
@@ -130,9 +129,9 @@ def _of_checkpoint(model: Model, own: PromptFormat) -> Iterator[Finding]:
     yield from _sizes(model.preset, folder)
 
 
-def _of_weights(model: Model) -> Iterator[Finding]:
+def _of_weights(model: Model, world: World) -> Iterator[Finding]:
     """The kinds of numbers in the files, and how they will run."""
-    way = running(model.preset, inspect_folder(model.base) if model.base else None)
+    way = running(model.preset, inspected(model.preset, model.base, world), world)
     for line in kind_lines(way.kinds):
         yield _ok("weights", line)
     if way.runs:

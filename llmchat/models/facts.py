@@ -8,7 +8,6 @@ from llmchat.hub import (
     Inspection,
     find,
     find_copy,
-    inspect_folder,
     last_used,
     licence_of,
     size_of,
@@ -17,8 +16,7 @@ from llmchat.memory_estimate import own_context, parameters
 from llmchat.models.engine_choice import named
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import recipe
-from llmchat.models.running import running
-from llmchat.models.weight_names import weights_in_use
+from llmchat.models.running import inspected, running
 from llmchat.presets import ContextPolicy, Preset
 from llmchat.quantisation.kinds import WeightKind
 from llmchat.settings import World
@@ -98,13 +96,13 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         parts = [find(source, world) for source in sources(preset)]
     except ModelNotFound:
         parts = []
-    base = inspect_folder(parts[0]) if parts else None
-    way = running(preset, base)
+    base = inspected(preset, parts[0] if parts else None, world)
+    way = running(preset, base, world)
     return ModelFacts(
         name=preset.name,
         title=preset.title,
         parameters=preset.parameters or (parameters(base.shapes) if base else preset.parameters),
-        weights=weights_in_use(preset, parts[0] if parts else None),
+        weights=way.weights,
         context=preset.context,
         sampling=preset.sampling,
         sampling_source=preset.sampling_source,

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmchat import memory_estimate
-from llmchat.errors import LlmchatError
+from llmchat.errors import LlmchatError, ModelNotFound
 from llmchat.gguf_file import read_header
-from llmchat.hub import Inspection
+from llmchat.hub import Checkpoint, Inspection, gguf_here, inspect_folder
+from llmchat.hub.gguf_folder import inspect_header
 from llmchat.hub.report import count
-from llmchat.hub.weights import kinds_of_gguf
+from llmchat.models.engine_choice import settled
 from llmchat.output.formatting import counted
 from llmchat.parse_guard import reading
 from llmchat.presets import Preset
 from llmchat.quantisation.kinds import WeightKind, bits_of
+from llmchat.settings import World
 
 _WHERE = {
     "compiled": "in the compiled step",
@@ -35,20 +38,51 @@ class Running(Struct, frozen=True):
     """How it would run on this machine; empty if unknown."""
     memory: int = 0
     """Bytes that it takes with the preset's context; 0 if unknown."""
+    weights: str = ""
+    """The kind of weights that it would use."""
 
 
-def running(preset: Preset, base: Inspection | None) -> Running:
-    """base: of its files, where they are here. Loads torch to choose as the engine does."""
-    if preset.base.repo.endswith(".gguf") and Path(preset.base.repo).is_file():
-        return _of_gguf(preset, base)
+def running(preset: Preset, base: Inspection | None, world: World) -> Running:
+    """base: see `inspected`. Loads torch to choose as the engine does."""
     if base is None:
-        return Running()
+        return Running(weights=preset.weights)
     kinds = base.quantised.kinds
+    found = Running(kinds, bits_of(kinds), weights=preset.weights)
     if base.quantised.refused[0]:
-        return Running(kinds, bits_of(kinds), f"it does not run: {base.quantised.refused[0]}")
+        return _refused(found, base.quantised.refused[0])
     if preset.kind != "chat":
-        return Running(kinds, bits_of(kinds), "float32")
-    return Running(kinds, bits_of(kinds), *_way(preset, base))
+        return replace(found, runs="float32")
+    try:
+        engine = settled(preset, world)[0].engine if preset.base.is_gguf else preset.engine
+        if engine == "gguf":
+            return replace(found, runs="its own numbers in llama.cpp", weights=base.quantised.kind)
+        return _in_our_engine(found, preset, base)
+    except LlmchatError as error:
+        return _refused(found, error.message)
+
+
+def inspected(preset: Preset, base: Checkpoint | None, world: World) -> Inspection | None:
+    """What the files of a model tell, or the header of a GGUF file that is not opened yet; None for
+    files that are not here.
+    """
+    if base is not None and preset.engine != "gguf":
+        return inspect_folder(base)
+    if not preset.base.is_gguf:
+        return None
+    try:
+        file = Path(gguf_here(preset.base, world).repo)
+    except ModelNotFound:
+        return None
+    if not file.is_file():
+        return None
+    # For a damaged file, this raises what is wrong with it.
+    read_header(file)
+    config, shapes, quantised = inspect_header(file)
+    return Inspection(preset.base, config=config, shapes=shapes, quantised=quantised)
+
+
+def _refused(found: Running, why: str) -> Running:
+    return replace(found, runs=f"it does not run: {why}")
 
 
 def kind_lines(kinds: Sequence[WeightKind]) -> list[str]:
@@ -64,31 +98,24 @@ def kind_lines(kinds: Sequence[WeightKind]) -> list[str]:
     ]
 
 
-def _of_gguf(preset: Preset, base: Inspection | None) -> Running:
-    kinds = kinds_of_gguf(read_header(Path(preset.base.repo)))
-    if preset.engine == "gguf":
-        return Running(kinds, bits_of(kinds), "llama.cpp computes with its own numbers")
-    return Running(kinds, bits_of(kinds), *(_way(preset, base) if base else ("", 0)))
-
-
-def _way(preset: Preset, base: Inspection) -> tuple[str, int]:
+def _in_our_engine(found: Running, preset: Preset, base: Inspection) -> Running:
+    """Raises Mismatch for a config.json that no executor runs."""
     from llmchat.engines.transformers.loading import device_named
     from llmchat.engines.transformers.ways import way_of
 
-    try:
-        with reading("config.json"):
-            way = way_of(base.config, preset.weights, device_named("auto"))
-    except LlmchatError as error:
-        return f"it does not run: {error.message}", 0
-    has_own = bool(base.quantised.stored) and way == "compiled"
-    numbers = _numbers(preset, base, has_own=has_own)
-    return f"{numbers} {_WHERE[way]}", _memory(preset, base, has_own=has_own)
-
-
-def _numbers(preset: Preset, base: Inspection, *, has_own: bool) -> str:
-    if has_own and preset.weights in ("int8", "int4"):
-        return f"its own numbers ({base.quantised.kind})"
-    return f"dequantised, then {preset.weights}" if base.quantised.kind else preset.weights
+    kind = base.quantised.kind
+    has_own = bool(base.quantised.stored) and preset.weights in ("int8", "int4")
+    asked = "int8" if has_own else preset.weights
+    with reading("config.json"):
+        way = way_of(base.config, asked, device_named("auto"))
+    has_own = has_own and way == "compiled"
+    numbers = f"dequantised, then {preset.weights}" if kind else preset.weights
+    return replace(
+        found,
+        runs=f"{f'its own numbers ({kind})' if has_own else numbers} {_WHERE[way]}",
+        memory=_memory(preset, base, has_own=has_own),
+        weights=kind if has_own else preset.weights,
+    )
 
 
 def _memory(preset: Preset, base: Inspection, *, has_own: bool) -> int:

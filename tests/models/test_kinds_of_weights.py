@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.checkpoints import save_tiny
 from support.quantised_files import FORMATS, quantise_checkpoint, write_folder
+from support.tiny_gguf import write_gguf
 from support.worlds import make_world
 
 from llmchat.cli import main
@@ -99,3 +100,14 @@ def test_the_kind_of_the_file_is_named_everywhere(
         assert provenance(locate(preset, world))["weights"] == expected
         base_ = locate(preset, world).base
         assert base_ is not None and stored_kind(base_) == "AWQ 4-bit"
+
+
+def test_a_gguf_file_is_told_by_its_header(base: Path, tmp_path: Path) -> None:
+    """Before it was ever opened; of a damaged one, what is wrong with it."""
+    file = write_gguf(base, tmp_path / "tiny.gguf")
+    text = told("show", file, tmp_path / "home")
+    assert "Q8_0  16 tensors" in text and "F32    5 tensors" in text
+    assert "its own numbers (Q8_0)" in text or "dequantised, then int8" in text
+    file.write_bytes(file.read_bytes()[:200])
+    world = make_world(tmp_path / "home")
+    assert main(["show", str(file)], world) == 9

@@ -16,6 +16,7 @@ from support.tiny_checkpoints import save_case
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.modules.auto_classes import load_whole
+from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch
 from llmchat.prompt import Prompt
@@ -67,6 +68,20 @@ def test_the_compiled_step_is_near_the_dequantised_model(
     exact = opened(twin, weights="fp32")
     assert executor(ours) == "compiled"
     assert divergence(all_logits(exact, IDS), all_logits(ours, IDS)) < 0.002
+
+
+@pytest.mark.parametrize("name", ["gptq 4-bit, act-order", "awq gemm", "ct int8 channels"])
+def test_a_prepared_copy_keeps_the_numbers(
+    name: str, base: Path, tmp_path: Path, kernel_folder: Path
+) -> None:
+    made, _ = quantise_checkpoint(base, tmp_path, FORMATS[name])
+    (copy := tmp_path / "copy").mkdir()
+    Preparation(made).write(copy)
+    unprepared = opened(made, weights="int8", kernels=kernel_folder)
+    prepared = opened(made, weights="int8", kernels=kernel_folder, prepared=copy)
+    assert torch.equal(unprepared.logits(IDS), prepared.logits(IDS))
+    sizes = [sum(file.stat().st_size for file in folder.iterdir()) for folder in (copy, made)]
+    assert sizes[0] <= 1.1 * sizes[1]
 
 
 def test_an_adapter_is_merged_into_the_dequantised_weights(base: Path, tmp_path: Path) -> None:
