@@ -49,7 +49,7 @@ export function create(settings = {}) {
     system: "",
     compare: "",
     tools,
-    docs: [...docs],
+    docs: Array.isArray(docs) ? [...docs] : docs,
     messages: {},
     chosen: {},
   };

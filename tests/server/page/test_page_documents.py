@@ -1,5 +1,6 @@
 """Files in a chat of the page, the sources of an answer, and the documents of the server."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SOURCES = [
      "start": 0, "end": 9, "score": 0.5}
     for n, name, text in ((1, "birds.md", f"The heron eats trout. {HTML}"), (2, "b.pdf", "Berries"))
 ]  # fmt: skip
+FILE = {"id": f"file-{'a' * 24}-{'0' * 16}", "name": "a.txt", "characters": 3}
 DROP = """(files) => {
     const data = new DataTransfer();
     for (const [name, text] of files) data.items.add(new File([text], name));
@@ -156,6 +158,7 @@ def test_files_of_a_new_chat_stay_while_another_is_open(site: Site) -> None:
     assert len(parts(site.request["messages"][-1])[0]) == 1
 
 
+@pytest.mark.slow
 def test_the_files_are_forgotten_with_the_chat(site: Site, kept: ChatFiles) -> None:
     user = site.visit()
     give(user, ("a.txt", b"one"))
@@ -206,6 +209,35 @@ def test_a_note_says_that_a_file_was_searched(site: Site) -> None:
     user.ask("What does it eat?")
     note = "Too long for the window, so searched: book.md."
     expect(user.find(".sources .hint")).to_have_text(note)
+    with user.page.expect_download() as saved:
+        user.choose("What does it eat?", "Export as Markdown")
+    text = Path(saved.value.path()).read_text("utf-8")
+    assert "[1] /docs/birds.md › Eating  \n[2] /docs/b.pdf › Eating" in text
+
+
+@pytest.mark.slow
+def test_an_import_checks_files_and_sources(site: Site, tmp_path: Path) -> None:
+    chat = {"format": 1, "id": "a" * 24, "title": "Old", "changed": 1, "docs": ["wiki"]}
+    user_message = {"id": "b" * 24, "parent": "", "role": "user", "text": "Hi", "files": [5, FILE]}
+    answer = {"id": "c" * 24, "parent": "b" * 24, "role": "assistant", "text": "Yes [1]."}
+    answer |= {"sources": [{"n": "1"}, SOURCES[0]]}
+    messages = {one["id"]: one for one in (user_message, answer)}
+
+    def give_export(**changes: Any) -> None:
+        content = {**chat, "messages": messages, **changes}
+        file = tmp_path / "export.json"
+        file.write_text(json.dumps({"llmchat": "conversations", "conversations": [content]}))
+        with user.page.expect_file_chooser() as chosen:
+            user.find("#import").click()
+        chosen.value.set_files(file)
+
+    user = site.visit()
+    give_export(docs=5)
+    expect(user.find(".notice span")).to_contain_text('a conversation has an invalid "docs"')
+    give_export()
+    user.find("#conversations .open").click()
+    expect(user.find(".message.user .file-name")).to_have_text("a.txt")
+    expect(user.find(".sources summary")).to_have_text("[1] birds.md › Eating")
 
 
 @pytest.mark.slow
