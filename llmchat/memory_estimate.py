@@ -13,8 +13,11 @@ from llmchat.settings.types import KvKind
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Bytes a weight in a linear layer; NF4 has 4 bits, and one 32-bit scale for 64 weights.
-BYTES = {"int8": 1.0, "int4": 0.5625, "bf16": 2.0, "fp32": 4.0}
+# Bytes a weight in a linear layer. int4: a mixture of 4, 5 and 6 bits with their scales; NF4 has 4
+# bits, and one 32-bit scale for 64 weights.
+BYTES = {"int8": 1.0, "int4": 0.65, "nf4": 0.5625, "bf16": 2.0, "fp32": 4.0}
+# Of an embedding or an output head in int4, which the compiled step reads in 6 bits.
+_INT4_TABLE = 0.83
 # Work space: Python, torch, one dequantised layer, the KV cache of a short chat.
 OVERHEAD = 600_000_000
 # No weight keeps the numbers of its file.
@@ -68,9 +71,10 @@ def weights(
 ) -> int:
     """Bytes of the weights. stored: name → bytes of those that keep the numbers of their file.
 
-    Embeddings, norms and the output head stay 16 bit in the quantised kinds, and experts of a model
-    type without a plan. If those are stored one by one, transformers loads the whole model before
-    it quantises: its 16-bit tensors are in memory together with the quantised ones.
+    Embeddings, norms and the output head stay 16 bit in the quantised kinds (in int4: 6 bit), and
+    experts of a model type without a plan. If those are stored one by one, transformers loads the
+    whole model before it quantises: its 16-bit tensors are in memory together with the quantised
+    ones.
     """
     full = 4.0 if kind == "fp32" else 2.0
     ours = _quantises_experts(config)
@@ -81,13 +85,14 @@ def weights(
             total += stored[name]
             continue
         is_expert = _EXPERT in name and len(shape) > 1
-        quantised = kind in ("int8", "int4") and (
+        quantised = kind in ("int8", "int4", "nf4") and (
             ours
             if is_expert
             else len(shape) == 2 and not any(part in name for part in ("embed", "lm_head"))
         )
+        of_table = _INT4_TABLE if kind == "int4" and not is_expert and len(shape) == 2 else full
         total += prod(shape) * (
-            (BYTES[kind] if quantised else full) + (full if quantised and apart else 0)
+            (BYTES[kind] if quantised else of_table) + (full if quantised and apart else 0)
         )
     return int(total)
 

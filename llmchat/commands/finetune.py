@@ -113,7 +113,8 @@ _Patience = Annotated[
 _BaseWeights = Annotated[
     str | None,
     typer.Option(
-        rich_help_panel=HOW, help=f"Weights of the frozen base: {in_words(Weights)}; int4 is QLoRA."
+        rich_help_panel=HOW,
+        help=f"Weights of the frozen base: {in_words(Weights)}; nf4 is QLoRA, int4 means the same.",
     ),
 ]
 _Checkpointing = Annotated[

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from llmchat.errors import UsageError, any_of
 
-Weights = Literal["int8", "int4", "bf16", "fp32"]
+Weights = Literal["int8", "int4", "nf4", "bf16", "fp32"]
 KvKind = Literal["full", "int8"]
 Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 MemoryUse = Literal["off", "on", "propose"]

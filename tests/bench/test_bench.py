@@ -495,7 +495,7 @@ def test_the_command_measures_a_model(tiny: Path, tmp_path: Path) -> None:
         (
             ["--weights", "int3"],
             2,
-            "error: --weights cannot be int3\nhint: int8, int4, bf16, fp32 can be measured\n",
+            "error: --weights cannot be int3\nhint: int8, int4, nf4, bf16, fp32 can be measured\n",
         ),
         (["-m", "smolm2"], 3, "error: no model is called `smolm2`\nhint: did you mean `smollm2`"),
         (

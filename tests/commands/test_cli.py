@@ -215,7 +215,7 @@ ERRORS = [
     (
         ["chat", "--weights", "int7", "x"],
         2,
-        "error: --weights must be int8, int4, bf16 or fp32, not `int7`\n",
+        "error: --weights must be int8, int4, nf4, bf16 or fp32, not `int7`\n",
     ),
     (
         ["chat", "--temperature", "9", "x"],

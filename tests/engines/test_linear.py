@@ -119,14 +119,14 @@ def test_bitsandbytes_kernels_run_on_the_same_bytes() -> None:
 def test_nf4_keeps_its_bias() -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(64, 128) * 0.02, torch.randn(64)
-    layer = make_linear(weight, bias, "int4", CPU, DequantBuffer())
+    layer = make_linear(weight, bias, "nf4", CPU, DequantBuffer())
     assert error(layer, weight, torch.randn(4, 128).bfloat16(), bias) < 0.1
 
 
 def test_widths_without_whole_nf4_blocks_use_8_bit() -> None:
     torch.manual_seed(0)
     weight = torch.randn(64, 96) * 0.02
-    layer = make_linear(weight, None, "int4", CPU, DequantBuffer())
+    layer = make_linear(weight, None, "nf4", CPU, DequantBuffer())
     assert (
         isinstance(layer, Int8Linear) and error(layer, weight, torch.randn(4, 96).bfloat16()) < 0.02
     )

@@ -138,7 +138,7 @@ def test_a_whole_plan_in_words(llama: Preset) -> None:
         "disk       13.5 GB needed, 100.0 GB free in /cache\n"
         "memory     16.0 GB free in this machine's memory\n"
         "           1.1 GB of each size are for 2,048 tokens of context\n"
-        "           int4     5.8 GB  fits\n"
+        "           int4     6.1 GB  fits\n"
         "           int8     8.7 GB  fits (chosen)\n"
         "           bf16    15.2 GB  fits\n"
         "note       the preset names the licence `LLaMA non-commercial licence`,"
@@ -154,20 +154,20 @@ def test_a_whole_plan_in_words(llama: Preset) -> None:
 
 
 def test_too_large_for_the_memory_is_a_no_with_what_would_fit(llama: Preset) -> None:
-    plan = plan_of(llama, of_7b(), of_alpaca(), ram=6 * GB)
-    assert plan.verdict == "no" and plan.instead == ("--weights int4 (5.8 GB)",)
+    plan = plan_of(llama, of_7b(), of_alpaca(), ram=int(6.5 * GB))
+    assert plan.verdict == "no" and plan.instead == ("--weights int4 (6.1 GB)",)
     with pytest.raises(OutOfResources) as refused:
         plan.enforce()
     assert (refused.value.message, refused.value.hint) == (
-        "it needs 8.7 GB as int8; 6.0 GB are free in this machine's memory",
-        "--weights int4 (5.8 GB); --force pulls it anyway",
+        "it needs 8.7 GB as int8; 6.5 GB are free in this machine's memory",
+        "--weights int4 (6.1 GB); --force pulls it anyway",
     )
     plan.enforce(force=True)
     plan.enforce(memory=False)
     assert plan_of(replace(llama, weights="bf16"), of_7b(), ram=15 * GB).problems == ()
     assert plan_of(replace(llama, weights="bf16"), of_7b(), ram=10 * GB).instead == (
         "--weights int8 (8.7 GB)",
-        "--weights int4 (5.8 GB)",
+        "--weights int4 (6.1 GB)",
     )
 
 

@@ -63,7 +63,7 @@ def test_a_file_is_begun_and_read_back(world: World) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "line", "hint"),
     [
-        ("weights", "int7", "weights must be int8, int4, bf16 or fp32, not `int7`", ""),
+        ("weights", "int7", "weights must be int8, int4, nf4, bf16 or fp32, not `int7`", ""),
         ("temperature", "-1", "temperature must be a number from 0 to 5, not `-1`", ""),
         ("offline", "maybe", "offline must be true or false, not `maybe`", ""),
         (

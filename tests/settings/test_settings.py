@@ -67,7 +67,7 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
             'temperature = "hot"\n',
             "config.toml: temperature must be a number from 0 to 5, not `hot`",
         ),
-        ('weights = "int7"\n', "weights must be int8, int4, bf16 or fp32, not `int7`"),
+        ('weights = "int7"\n', "weights must be int8, int4, nf4, bf16 or fp32, not `int7`"),
         ("model = \n", "is not valid TOML"),
     ],
 )

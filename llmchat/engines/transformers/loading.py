@@ -23,6 +23,7 @@ from llmchat.engines.transformers.modules.causal import ModulesForward
 from llmchat.engines.transformers.prepared_checkpoint import open_prepared
 from llmchat.engines.transformers.pytorch import cuda, forward
 from llmchat.engines.transformers.pytorch.encoder_decoder import TorchEncoderDecoder
+from llmchat.engines.transformers.quantised.few_bits import in_few_bits
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.vocabulary import vocabulary_of
@@ -90,6 +91,8 @@ def load(source: Source) -> LoadedModel:
         stored = _stored(tensors) if plan is not None and _kernels(source, config) else {}
         memory_check.check(tensors.shapes, source.weights, source.device, mapped, config, stored)
         with memory_check.reported(), torch.inference_mode():
+            if plan is not None and source.weights == "int4" and not source.prepared:
+                tensors = in_few_bits(plan, tensors, tokens)
             executor = _executor(source, config, plan, tensors)
     if isinstance(executor, ModulesForward):
         ids = tokens.encode(Prompt(self_test.TEXT, ()))
@@ -188,7 +191,7 @@ def _executor(
 
 def _kernels(source: Source, config: dict[str, Any]) -> Kernels | None:
     """The compiled step, where it runs this model."""
-    on_cpu = source.weights == "int8" and source.device.type == "cpu"
+    on_cpu = source.weights in ("int8", "int4") and source.device.type == "cpu"
     if not source.kernels or not on_cpu or not compiled.supports(config):
         return None
     return compiled.find_kernels(source.kernels)

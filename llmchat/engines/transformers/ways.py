@@ -28,4 +28,4 @@ def way_of(config: dict[str, Any], weights: Weights, device: torch.device) -> Wa
     return "cuda" if is_cuda and cuda.is_plain(plan) else "torch"
 
 
-_COMPILED = ("int8",)
+_COMPILED = ("int8", "int4")

@@ -37,6 +37,8 @@ _EVALUATIONS = 10
 # Up to this length, attention written out is faster on a CPU than the fused kernel, whose backward
 # pass is slow there (docs/log.md).
 _SHORT = 512
+# Both kinds of four bits are trained on as NF4 (QLoRA).
+_QUANTISED = ("int8", "int4", "nf4")
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -72,7 +74,7 @@ def train(course: Course, meter: Meter) -> Trained:
             if micro == 1:
                 raise OutOfResources(
                     "memory ran out with one record at a time",
-                    "a smaller --cutoff, --base-weights int4 or --checkpointing needs less",
+                    "a smaller --cutoff, --base-weights nf4 or --checkpointing needs less",
                 ) from error
         micro //= 2
         _tidy()
@@ -243,7 +245,7 @@ def _tuned(course: Course) -> nn.Module:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, **_loading(course))
     if course.adapters:
         _merge(model, course)
-    if recipe.base in ("int8", "int4"):
+    if recipe.base in _QUANTISED:
         model = peft.prepare_model_for_kbit_training(
             model, use_gradient_checkpointing=recipe.checkpointing
         )
@@ -282,10 +284,10 @@ def _loading(course: Course) -> dict[str, Any]:
     options: dict[str, Any] = {"dtype": torch.float32 if recipe.base == "fp32" else torch.bfloat16}
     if cpu and max(len(example.ids) for example in (*course.train, *course.held_out)) <= _SHORT:
         options["attn_implementation"] = "eager"
-    if recipe.base in ("int8", "int4"):
+    if recipe.base in _QUANTISED:
         from transformers import BitsAndBytesConfig
 
-        four = recipe.base == "int4"
+        four = recipe.base != "int8"
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=not four,
             load_in_4bit=four,
@@ -298,7 +300,7 @@ def _loading(course: Course) -> dict[str, Any]:
 
 def _merge(model: Any, course: Course) -> None:
     """Merge the base's own adapters into its weights; the new one is trained on top of them."""
-    if course.recipe.base in ("int8", "int4"):
+    if course.recipe.base in _QUANTISED:
         raise Mismatch(
             f"a base with adapters is trained as bf16, not as {course.recipe.base}",
             "--base-weights bf16, or --adapter none",

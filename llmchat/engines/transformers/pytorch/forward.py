@@ -56,12 +56,15 @@ class TorchForward(Forward):
         self._switch = Switch()
         self._cache_shapes, self._trained = cache_shapes(plan), plan.trained
         self.whole_context = plan.answer_start is not None
-        load = Loader(tensors, kind, device, self._switch)
+        load = self._loader(tensors, kind, device)
         self._embedding = TorchEmbedding(plan, load)
         self._layers = layers_of(plan, load)
         self._head = TorchHead(plan, load, self._embedding.table)
         inputs = plan.layer_inputs
         self._layer_inputs = TorchLayerInputs(inputs, load) if inputs else None
+
+    def _loader(self, tensors: Tensors, kind: Weights, device: torch.device) -> Loader:
+        return Loader(tensors, kind, device, self._switch)
 
     def new_cache(self) -> KVCache:
         shapes, start = self._cache_shapes, self.plan.answer_start

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from llmchat.engines.transformers.pytorch import cuda
+from llmchat.engines.transformers.pytorch.grouped import GroupedLinear
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer, Int8Linear, quantise_rows
+from llmchat.engines.transformers.quantised.four_bits import FOUR, quantised
 from llmchat.settings.types import Weights
 
 # The NF4 kernel for the CPU takes only whole blocks of inputs, and of outputs.
@@ -56,12 +58,10 @@ def make_linear(
     """
     dtype = compute_dtype(kind)
     bias = None if bias is None else bias.to(device, dtype)
-    if kind == "int4" and (weight.shape[1] % _NF4_BLOCK or weight.shape[0] % _NF4_ROWS):
-        kind = "int8"
-    if kind == "int8":
+    if _has_few_bits(kind, weight):
+        return _few_bits(kind, weight, bias, device)
+    if kind in ("int8", "int4", "nf4"):
         return int8_linear(*quantise_rows(weight), bias, device, buffer)
-    if kind == "int4":
-        return _nf4(weight, bias, device)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
     layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
@@ -88,6 +88,22 @@ def int8_linear(
 def compute_dtype(kind: Weights) -> torch.dtype:
     """The type of activations."""
     return torch.float32 if kind == "fp32" else torch.bfloat16
+
+
+def _has_few_bits(kind: Weights, weight: Tensor) -> bool:
+    """Whether a matrix of this shape can be kept in four bits; others have eight."""
+    out, in_ = weight.shape
+    if kind == "nf4":
+        return in_ % _NF4_BLOCK == 0 and out % _NF4_ROWS == 0
+    return kind == "int4" and in_ % FOUR.group == 0
+
+
+def _few_bits(
+    kind: Weights, weight: Tensor, bias: Tensor | None, device: torch.device
+) -> nn.Module:
+    if kind == "nf4":
+        return _nf4(weight, bias, device)
+    return GroupedLinear([quantised(weight, None, FOUR)], bias, device)
 
 
 def _nf4(weight: Tensor, bias: Tensor | None, device: torch.device) -> nn.Module:

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from llmchat.engines.transformers.families.blocks import Linear, Norm
 from llmchat.engines.transformers.live_lora import AdaptedLinear, Part, Switch
+from llmchat.engines.transformers.pytorch.grouped import GroupedLinear
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer
 from llmchat.engines.transformers.pytorch.linear import compute_dtype, int8_linear, make_linear
 from llmchat.engines.transformers.pytorch.norms import TorchNorm
+from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.settings.types import Weights
 
@@ -60,20 +62,36 @@ class Loader:
         Row-wise quantisation is the same for rows that are joined.
         """
         pieces = _merged(linears)
-        bias = self.bias(pieces)
-        pair = self._int8(pieces) if self._kind == "int8" else None
-        if pair is not None:
-            layer = int8_linear(*pair, bias, self.device, self._buffer)
-        else:
-            weight = _side_by_side([self._weight(piece) for piece in pieces])
-            layer = make_linear(weight, bias, self._kind, self.device, self._buffer)
         parts = [Part(piece.module, piece.out, piece.first) for piece in pieces]
-        return AdaptedLinear(layer, parts, self.switch)
+        return AdaptedLinear(self.layer(pieces), parts, self.switch)
 
-    def _weight(self, piece: Linear) -> Tensor:
-        return _rows(self._tensors.get(piece.weight), piece)
+    def layer(self, pieces: Sequence[Linear]) -> nn.Module:
+        """The layer that computes the outputs of these, side by side."""
+        bias = self.bias(pieces)
+        if self._kind == "int4" and (parts := self._grouped(pieces)):
+            bias = None if bias is None else bias.to(self.device, self.dtype)
+            return GroupedLinear(parts, bias, self.device)
+        pair = self._int8(pieces) if self._kind in ("int8", "int4") else None
+        if pair is not None:
+            return int8_linear(*pair, bias, self.device, self._buffer)
+        return make_linear(self.weight(pieces), bias, self._kind, self.device, self._buffer)
 
-    def _int8(self, pieces: list[Linear]) -> tuple[Tensor, Tensor] | None:
+    def weight(self, pieces: Sequence[Linear]) -> Tensor:
+        """The weights of linears, one below the other, in the type of their file."""
+        return _side_by_side([_rows(self._tensors.get(one.weight), one) for one in pieces])
+
+    def _grouped(self, pieces: Sequence[Linear]) -> list[GroupedWeight]:
+        """Their weights in groups; none unless all of them are."""
+        found = [self._tensors.grouped(piece.weight) for piece in pieces]
+        if None in found:
+            return []
+        return [
+            one.rows(piece.first, piece.out)
+            for one, piece in zip(found, pieces, strict=True)
+            if one is not None
+        ]
+
+    def _int8(self, pieces: Sequence[Linear]) -> tuple[Tensor, Tensor] | None:
         """Their weights, if they are 8-bit already: in place where they are adjacent in a file."""
         if all(map(_is_whole, pieces)):
             return self._tensors.int8(*(piece.weight for piece in pieces))

@@ -1,6 +1,7 @@
 """A matrix in few bits, whatever format stored it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +38,20 @@ class GroupedWeight:
     def shape(self) -> tuple[int, int]:
         out, in_ = self.codes.shape
         return out, in_
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "GroupedWeight":
+        """The same with other tensors."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self, **{name: change(one) for name, one in own.items() if isinstance(one, Tensor)}
+        )
+
+    def rows(self, first: int, count: int) -> "GroupedWeight":
+        """Some rows of it."""
+        if count == len(self.codes):
+            return self
+        cut = replace(self, table=None, order=None).map(lambda one: one[first : first + count])
+        return replace(cut, table=self.table, order=self.order)
 
     def dequantised(self) -> Tensor:
         """float32 [out, in]; products are rounded as in the formula of the class."""
