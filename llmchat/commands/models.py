@@ -42,7 +42,7 @@ _Prepare = Annotated[
     bool,
     typer.Option(
         "--prepare/--no-prepare",
-        help="Write the int8 copy that makes chats start faster.",
+        help="Write the quantised copy that makes chats start faster.",
     ),
 ]
 _Json = Annotated[bool, typer.Option("--json", help="The plan as one JSON object on stdout.")]

@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, LlmchatError
@@ -50,20 +50,29 @@ class CopySource(Struct, frozen=True):
 
 
 class CopyRecipe(Struct, frozen=True):
-    """Everything that decides the content of a copy. scale: the strength of the last adapter."""
+    """Everything that decides the content of a copy. scale: the strength of the last adapter.
+    weights: int4, where they are not int8 or the numbers of the base's file.
+    """
 
     base: CopySource
     adapters: tuple[CopySource, ...] = ()
     scale: float = 1.0
     version: int = VERSION
+    weights: Literal["int4"] | UnsetType = UNSET
 
     @classmethod
     def of(
-        cls, base: Checkpoint, adapters: Sequence[Checkpoint] = (), scale: float = 1.0
+        cls,
+        base: Checkpoint,
+        adapters: Sequence[Checkpoint] = (),
+        scale: float = 1.0,
+        *,
+        int4: bool = False,
     ) -> "CopyRecipe":
         return cls(
-            CopySource.of(base), tuple(map(CopySource.of, adapters)), scale if adapters else 1.0
-        )
+            CopySource.of(base), tuple(map(CopySource.of, adapters)), scale if adapters else 1.0,
+            weights="int4" if int4 else UNSET,
+        )  # fmt: skip
 
     @property
     def parts(self) -> tuple[CopySource, ...]:

@@ -1,4 +1,4 @@
-"""The prepared int8 copy of a model: found, or written when the model is first used."""
+"""The prepared copy of a model: found, or written when the model is first used."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from llmchat.models.locate import Model
 from llmchat.output.progress import Progress
 from llmchat.presets import Preset
 from llmchat.settings import Options, World
+from llmchat.settings.types import Weights
 
 if TYPE_CHECKING:
     from llmchat.engines.transformers.prepared_checkpoint import Preparation
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 def recipe(preset: Preset, parts: Sequence[Checkpoint]) -> CopyRecipe:
     """What identifies the prepared copy of a preset. parts: base, then adapters."""
-    return CopyRecipe.of(parts[0], parts[1:], preset.adapter_scale)
+    own = preset.weights == "int4" and not stored_kind(parts[0])
+    return CopyRecipe.of(parts[0], parts[1:], preset.adapter_scale, int4=own)
 
 
 def stored_kind(base: Checkpoint) -> str:
@@ -33,9 +35,9 @@ def stored_kind(base: Checkpoint) -> str:
     return quantised.kind if quantised.stored else ""
 
 
-def has_copy(preset: Preset, base: Checkpoint) -> bool:
-    """Whether the weights are prepared: int8, and what keeps the numbers of its file."""
-    return preset.weights == "int8" or (preset.weights == "int4" and bool(stored_kind(base)))
+def has_copy(preset: Preset) -> bool:
+    """Whether the weights are prepared."""
+    return preset.weights in ("int8", "int4")
 
 
 def find_or_make(
@@ -46,13 +48,13 @@ def find_or_make(
     *,
     trust_remote_code: bool = False,
 ) -> Path:
-    """The prepared copy of a model: adapters merged, int8, ready to be mapped.
+    """The prepared copy of a model: adapters merged, quantised, ready to be mapped.
 
     parts: base, then adapters. Raises Mismatch for a model that is not prepared, OutOfResources
     if the disk is full, OSError if the copy cannot be written.
     """
     base, *adapters = parts
-    if not has_copy(preset, base):
+    if not has_copy(preset):
         raise Mismatch(f"{preset.weights} weights are not prepared")
 
     def start() -> "Preparation":
@@ -63,7 +65,10 @@ def find_or_make(
         compiled.find_kernels(kernels_folder(world))
         note_rounding(parts, progress)
         folders = [adapter.path for adapter in adapters]
-        return Preparation(base.path, folders, preset.adapter_scale, trust_remote_code)
+        weights = "int8" if stored_kind(base) else preset.weights
+        return Preparation(
+            base.path, folders, preset.adapter_scale, trust_remote_code, weights=weights
+        )
 
     return make_copy(recipe(preset, parts), base, start, world, progress)
 
@@ -74,7 +79,7 @@ def copy_to_open(model: Model, options: Options, progress: Progress) -> Path | N
     A missing copy is written for what a preset names. An adapter of --adapter is merged in memory.
     """
     preset, world, base = model.preset, model.world, model.base
-    if world is None or base is None or not has_copy(preset, base):
+    if world is None or base is None or not has_copy(preset):
         return None
     parts = (base, *model.adapters)
     found = find_copy(recipe(preset, parts), world)
@@ -83,7 +88,7 @@ def copy_to_open(model: Model, options: Options, progress: Progress) -> Path | N
             f"note: {preset.name} needs more memory than is free, so parts of it are read from"
             " the disk for every token"
         )
-    if found or options.adapter or not fits_memory(base):
+    if found or options.adapter or not fits_memory(base, preset.weights):
         return found
     try:
         trust = options.trust_remote_code
@@ -129,15 +134,15 @@ def note_rounding(parts: Sequence[Checkpoint], progress: Progress) -> None:
         )
 
 
-def fits_memory(base: Checkpoint) -> bool:
-    """Whether the model fits the free memory as int8.
+def fits_memory(base: Checkpoint, weights: Weights = "int8") -> bool:
+    """Whether the model fits the free memory with these weights.
 
     A larger one gets no copy unasked: its copy would be read from the disk for every token.
     """
     try:
         found = inspect_folder(base)
         stored = found.quantised.stored
-        return needed(found.shapes, "int8", found.config, stored) <= available_ram()
+        return needed(found.shapes, weights, found.config, stored) <= available_ram()
     except IntegrityError:
         # Loading reports what is wrong with the files.
         return True

@@ -63,8 +63,8 @@ def plan_pull(
         copy = _copy_bytes(preset, inspections)
     if not has_room(copy, plan.disks, world):
         note = (
-            f"the disk has no room for the int8 copy of {byte_count(copy)} that makes chats start"
-            " faster; --no-prepare leaves it out"
+            f"the disk has no room for the {preset.weights} copy of {byte_count(copy)} that makes"
+            " chats start faster; --no-prepare leaves it out"
         )
         plan = replace(plan, notes=(*plan.notes, note))
     proposed = len(plan.choices) > 1 and not asked.variant
@@ -113,10 +113,11 @@ def _with_engine(plan: Plan, found: GgufSummary | None) -> Plan:
 
 def _copy_bytes(preset: Preset, inspections: Sequence[Inspection]) -> int:
     """Bytes of the prepared copy; 0 if there will be none."""
-    if not inspections or preset.weights != "int8":
+    if not inspections or not has_copy(preset):
         return 0
     base = inspections[0]
-    return memory_estimate.weights(base.shapes, "int8", base.config, base.quantised.stored)
+    stored = base.quantised.stored
+    return memory_estimate.weights(base.shapes, preset.weights, base.config, stored)
 
 
 def pull(
@@ -177,13 +178,13 @@ def _check_adapters(
 def prepare_copy(
     preset: Preset, parts: list[Checkpoint], world: World, progress: Progress, *, code: bool = False
 ) -> list[str]:
-    """Write the int8 copy of a pulled model, if it has one; returns what to tell the user.
+    """Write the prepared copy of a pulled model, if it has one; returns what to tell the user.
 
     Raises OutOfResources if the disk is full, Mismatch if the model's answers are not reliable.
     """
     if (
         preset.engine != "transformers"
-        or not has_copy(preset, parts[0])
+        or not has_copy(preset)
         or not is_model(parts[0])
         or hub.find_copy(recipe(preset, parts), world)
     ):
@@ -195,7 +196,7 @@ def prepare_copy(
     finally:
         progress.close()
     check_loads(preset, parts, world, Options(trust_remote_code=code))
-    kind = stored_kind(parts[0]) or "int8"
+    kind = stored_kind(parts[0]) or preset.weights
     return [f"{preset.name}: prepared as {kind} ({byte_count(hub.size_of([copy]))})"]
 
 

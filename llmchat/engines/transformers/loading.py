@@ -85,14 +85,14 @@ def load(source: Source) -> LoadedModel:
         plan = _plan(source, config, raw)
         _check_kv(source, config, plan)
         tensors = raw if plan is None else viewed(config, raw)
-        mapped = source.weights == "int8" and (
+        mapped = source.weights in ("int8", "int4") and (
             source.prepared is not None or (is_int8(config) and not source.adapters)
         )
         stored = _stored(tensors) if plan is not None and _kernels(source, config) else {}
         memory_check.check(tensors.shapes, source.weights, source.device, mapped, config, stored)
         with memory_check.reported(), torch.inference_mode():
             if plan is not None and source.weights == "int4" and not source.prepared:
-                tensors = in_few_bits(plan, tensors, tokens)
+                tensors = in_few_bits(plan, tensors, base)
             executor = _executor(source, config, plan, tensors)
     if isinstance(executor, ModulesForward):
         ids = tokens.encode(Prompt(self_test.TEXT, ()))

@@ -7,7 +7,8 @@ experts are stacked: their files have names that transformers does not look for.
 head stays, as bitsandbytes requires.
 
 Weights that arrive in groups of few bits keep their numbers: `packed.bin` has them in the layout of
-the compiled step, see quantised/packed_file.py, and only llmchat opens such a copy.
+the compiled step, see quantised/packed_file.py, and only llmchat opens such a copy. So are the
+weights of an int4 copy.
 
 bf16 and fp32 are not prepared, since downloads hold them already. Models without a plan whose
 tensors transformers assembles in memory (fused experts) are not prepared either.
@@ -29,6 +30,7 @@ from llmchat.engines.transformers.mapped_safetensors import Entry, Writer, file_
 from llmchat.engines.transformers.modules.hf_modules import Outline, outline
 from llmchat.engines.transformers.prepared_plan import outline_of
 from llmchat.engines.transformers.pytorch.int8 import finite, quantise_rows
+from llmchat.engines.transformers.quantised.few_bits import in_few_bits
 from llmchat.engines.transformers.quantised.packed import kind_of, pack
 from llmchat.engines.transformers.quantised.packed_file import (
     TABLE_FILE,
@@ -41,6 +43,7 @@ from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.weights import OWN_STEM, open_tensors, weight_files
 from llmchat.errors import Mismatch
 from llmchat.parse_guard import reading
+from llmchat.settings.types import Weights
 
 SHARD_BYTES = 4_000_000_000
 
@@ -58,7 +61,9 @@ class Preparation:
         scale: float = 1.0,
         trust: bool = False,
         shard_bytes: int = SHARD_BYTES,
+        weights: Weights = "int8",
     ):
+        self._weights = weights
         with reading(f"the model in {base.name}"):
             self._open(base, adapters, scale, trust, shard_bytes)
 
@@ -75,9 +80,13 @@ class Preparation:
         self._files: dict[str, list[Entry]] = {}
         self._plan = plan_of(config)
         if self._plan is None:
+            if self._weights == "int4":
+                raise Mismatch("int4 weights of a model without a plan are not prepared")
             self._outline = outline(base, config, self._tensors, trust)
         else:
             self._outline, self._tensors = outline_of(self._plan, config, self._tensors)
+            if self._weights == "int4":
+                self._tensors = in_few_bits(self._plan, self._tensors, base)
             self._head = f"{self._outline.head}.weight"
             if self._outline.config["tie_word_embeddings"]:
                 self._head = self._plan.embedding.weight

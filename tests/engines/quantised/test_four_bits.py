@@ -17,6 +17,7 @@ from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled.build import can_build
 from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.plan import Plan
+from llmchat.engines.transformers.prepared_checkpoint import Preparation, open_prepared
 from llmchat.engines.transformers.pytorch.grouped import GroupedLinear
 from llmchat.engines.transformers.quantised.calibration import importance, measured
 from llmchat.engines.transformers.quantised.few_bits import FewBitTensors, in_few_bits
@@ -120,7 +121,7 @@ def test_weight_that_is_not_a_number_is_refused(bad: float) -> None:
     weight[3, 5] = bad
     tensors = MemoryTensors({"w.weight": weight})
     with pytest.raises(IntegrityError, match=r"w\.weight holds NaN or infinity"):
-        FewBitTensors(tensors, {"w.weight": FOUR}, {}).get("w.weight")
+        FewBitTensors(tensors, {"w.weight": FOUR}, dict).get("w.weight")
 
 
 # ---- layers
@@ -209,7 +210,7 @@ def test_int4_model_is_near_its_checkpoint_and_int8_nearer(base: Path) -> None:
 def test_torch_computes_with_the_numbers_that_are_prepared(base: Path) -> None:
     """Linears alone: the embedding and the head are matrices in bf16 in torch."""
     plan, tensors = opened(base)
-    few = in_few_bits(plan, tensors, Tokenizer(base))
+    few = in_few_bits(plan, tensors, base)
     name = "model.layers.3.mlp.up_proj.weight"
     weight = few.grouped(name)
     assert weight is not None and torch.equal(few.get(name), weight.dequantised())
@@ -225,3 +226,27 @@ def test_compiled_step_reads_int4_as_torch_does(base: Path, kernel_folder: Path)
     )
     assert (executor(compiled), executor(in_torch)) == ("compiled", "torch")
     assert divergence(in_torch.logits(ids), compiled.logits(ids)) < 2e-3
+
+
+def test_prepared_copy_holds_the_same_numbers(base: Path, tmp_path: Path) -> None:
+    Preparation(base, weights="int4").write(tmp_path)
+    config = modern_config(read_json(base / "config.json"))
+    plan, tensors = opened(base)
+    few, copied = in_few_bits(plan, tensors, base), viewed(config, open_prepared(tmp_path, config))
+    for name in recipe(plan):
+        assert copied.packed(name) is not None
+        assert torch.equal(copied.get(name), few.get(name))
+    engines = (
+        TransformersEngine(base, weights="int4", device="cpu", prepared=prepared)
+        for prepared in (tmp_path, None)
+    )
+    first, second = (engine.logits(list(range(10, 60))) for engine in engines)
+    torch.testing.assert_close(first, second)
+
+
+def test_size_of_a_copy_is_known_before_a_tensor_is_read(base: Path, tmp_path: Path) -> None:
+    preparation = Preparation(base, weights="int4")
+    preparation.write(tmp_path)
+    written = sum(path.stat().st_size for path in tmp_path.glob("*.[sb]*"))
+    assert written < 1.3 * preparation.size
+    assert preparation.size < 0.6 * Preparation(base).size

@@ -1,6 +1,8 @@
 """The tensors of a 16-bit checkpoint as `--weights int4` stores them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 
 from torch import Tensor
 
@@ -16,15 +18,15 @@ from llmchat.errors import IntegrityError
 from llmchat.parse_guard import shown
 
 
-def in_few_bits(plan: Plan, tensors: Tensors, tokens: Tokenizer) -> "FewBitTensors":
-    """The tensors of a plan, whose matrices are quantised when they are asked for. Reads the
-    calibration text.
+def in_few_bits(plan: Plan, tensors: Tensors, folder: Path) -> "FewBitTensors":
+    """The tensors of a plan, whose matrices are quantised when they are asked for; before the
+    first, the model reads the calibration text. folder: has its tokenizer.
 
     Weights that arrived quantised stay as they are.
     """
     plan = bind(plan, tensors.shapes)
     grids = {name: grid for name, grid in recipe(plan).items() if _is_float(tensors, name)}
-    return FewBitTensors(tensors, grids, importance(plan, tensors, tokens))
+    return FewBitTensors(tensors, grids, lambda: importance(plan, tensors, Tokenizer(folder)))
 
 
 def _is_float(tensors: Tensors, name: str) -> bool:
@@ -32,15 +34,19 @@ def _is_float(tensors: Tensors, name: str) -> bool:
 
 
 class FewBitTensors:
-    """See weights.Tensors. grids, importance: by the name of a weight; without an importance all
-    inputs count alike.
+    """See tensors.Tensors. grids: by the name of a weight. measure: returns the importance of
+    inputs by the name of a weight; where there is none they count alike.
     """
 
     def __init__(
-        self, tensors: Tensors, grids: Mapping[str, Grid], importance: Mapping[str, Tensor]
+        self,
+        tensors: Tensors,
+        grids: Mapping[str, Grid],
+        measure: Callable[[], Mapping[str, Tensor]],
     ):
         self.shapes, self.untied = tensors.shapes, tensors.untied
-        self._tensors, self._grids, self._importance = tensors, grids, importance
+        self._tensors, self._grids = tensors, grids
+        self._importance = cache(measure)
         # A weight whose rows are parts of several linears is asked for several times.
         self._last: tuple[str, GroupedWeight | None] = "", None
 
@@ -58,7 +64,7 @@ class FewBitTensors:
     def _quantised(self, name: str) -> GroupedWeight:
         weight = self._tensors.get(name)
         try:
-            found = quantised(weight, self._importance.get(name), self._grids[name])
+            found = quantised(weight, self._importance().get(name), self._grids[name])
         except IntegrityError as error:
             raise IntegrityError(f"{shown(name)} holds NaN or infinity", error.hint) from error
         return found
