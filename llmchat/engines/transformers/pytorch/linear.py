@@ -92,7 +92,7 @@ def compute_dtype(kind: Weights) -> torch.dtype:
 
 def _has_few_bits(kind: Weights, weight: Tensor) -> bool:
     """Whether a matrix of this shape can be kept in four bits; others have eight."""
-    out, in_ = weight.shape
+    out, in_ = map(int, weight.shape)
     if kind == "nf4":
         return in_ % _NF4_BLOCK == 0 and out % _NF4_ROWS == 0
     return kind == "int4" and in_ % FOUR.group == 0
