@@ -42,6 +42,30 @@ _SOFTCAPS = {
     "final_logit_softcapping": "final_logit_softcapping",
 }
 _WINDOW = {"attention.sliding_window": "sliding_window"}
+_GROUPED_MOE = {
+    "expert_count": "n_routed_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_count": "n_shared_experts",
+    "expert_group_count": "n_group",
+    "expert_group_used_count": "topk_group",
+    "expert_weights_scale": "routed_scaling_factor",
+    "expert_weights_norm": "norm_topk_prob",
+    "leading_dense_block_count": "first_k_dense_replace",
+}
+_ERNIE_MOE = {
+    "expert_count": "moe_num_experts",
+    "expert_used_count": "moe_k",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_count": "moe_num_shared_experts",
+    "leading_dense_block_count": "moe_layer_start_index",
+    "interleave_moe_layer_step": "moe_layer_interval",
+}
+_CONVOLUTIONS = {
+    "attention.layer_norm_rms_epsilon": "norm_eps",
+    "shortconv.l_cache": "conv_L_cache",
+    "leading_dense_block_count": "num_dense_layers",
+}
 _SHARED = {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
 
 
@@ -57,15 +81,19 @@ ARCHITECTURES = {
     "cohere2": Architecture("cohere2", {"logit_scale": "logit_scale", **_WINDOW}),
     "command-r": Architecture("cohere", {"logit_scale": "logit_scale"}),
     "ernie4_5": Architecture("ernie4_5"),
+    "ernie4_5-moe": Architecture("ernie4_5_moe", _ERNIE_MOE),
     "exaone4": Architecture("exaone4", _WINDOW),
     "gemma": Architecture("gemma"),
     "gemma2": Architecture("gemma2", _SOFTCAPS | _WINDOW),
     "gemma3": Architecture("gemma3_text", _SOFTCAPS | _WINDOW),
     "glm4": Architecture("glm4"),
+    "glm4moe": Architecture("glm4_moe", _GROUPED_MOE),
     "gpt-oss": Architecture("gpt_oss", _LOCAL_MOE | _WINDOW),
     "granite": Architecture("granite", _GRANITE),
     "granitemoe": Architecture("granitemoe", _GRANITE | _LOCAL_MOE),
     "hunyuan-dense": Architecture("hunyuan_v1_dense"),
+    "lfm2": Architecture("lfm2", _CONVOLUTIONS, {"block_auto_adjust_ff_dim": False}),
+    "lfm2moe": Architecture("lfm2_moe", {**_CONVOLUTIONS, **_MOE}, {"norm_topk_prob": True}),
     "llama": Architecture("llama", _LOCAL_MOE),
     "nemotron": Architecture("nemotron", {"attention.layer_norm_epsilon": "norm_eps"}),
     "olmo2": Architecture("olmo2", _WINDOW),
@@ -295,6 +323,27 @@ def _of_gpt_oss(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[
     return found | {"layer_types": _every(config["num_hidden_layers"], 2)}
 
 
+def _of_glm4_moe(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
+    """Its last layers guess further tokens, which a chat leaves out."""
+    return {
+        "num_hidden_layers": config["num_hidden_layers"] - int(own.get("nextn_predict_layers", 0)),
+        "use_qk_norm": "blk.0.attn_q_norm.weight" in header.tensors,
+        **_rotary_part(own, config, header),
+    }
+
+
+def _of_ernie_moe(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
+    return {"moe_layer_end_index": config["num_hidden_layers"] - 1}
+
+
+def _of_lfm2(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
+    """Layers without heads for keys are convolutions."""
+    heads = own.get("attention.head_count_kv")
+    heads = heads if isinstance(heads, list) else [heads] * config["num_hidden_layers"]
+    kinds = ["full_attention" if count else "conv" for count in heads]
+    return {"num_key_value_heads": max(heads, default=0), "layer_types": kinds}
+
+
 def _of_cohere(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
     return {"use_qk_norm": "blk.0.attn_q_norm.weight" in header.tensors}
 
@@ -302,11 +351,15 @@ def _of_cohere(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[s
 _PARTICULARS: dict[str, Callable[[Facts, dict[str, Any], GgufHeader], dict[str, Any]]] = {
     "cohere2": _of_windows,
     "command-r": _of_cohere,
+    "ernie4_5-moe": _of_ernie_moe,
     "exaone4": _of_windows,
     "gemma2": _of_gemma2,
     "gemma3": _of_gemma3,
     "glm4": _rotary_part,
+    "glm4moe": _of_glm4_moe,
     "gpt-oss": _of_gpt_oss,
+    "lfm2": _of_lfm2,
+    "lfm2moe": _of_lfm2,
     "llama": _of_llama,
     "nemotron": _rotary_part,
     "olmo2": _of_olmo2,

@@ -13,7 +13,7 @@ from support.tiny_families import CASES
 from support.tiny_gguf import write_gguf
 
 from llmchat.cli import main
-from llmchat.engines.checkpoint_files import pointed_kind
+from llmchat.engines.checkpoint_files import GGUF_POINTER
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
 from llmchat.engines.transformers.prepared_checkpoint import Preparation, open_prepared
@@ -177,7 +177,7 @@ def test_a_16_bit_checkpoint_is_made_for_programs_that_need_one(made: Path) -> N
 
     ids = torch.tensor([[5, 6, 7, 8]])
     with plain_checkpoint(made) as folder:
-        assert folder != made and not pointed_kind(folder)
+        assert folder != made and not (folder / GGUF_POINTER).exists()
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         found = model(ids).logits
     assert not folder.exists()

@@ -29,7 +29,8 @@ KEYS = {
 # Model type → architecture of llama.cpp.
 ARCHITECTURES = {
     "llama": "llama", "qwen3": "qwen3", "qwen3_moe": "qwen3moe", "gemma3_text": "gemma3",
-    "phi3": "phi3",
+    "phi3": "phi3", "qwen2": "qwen2", "olmo2": "olmo2", "seed_oss": "seed_oss",
+    "smollm3": "smollm3", "lfm2": "lfm2",
 }  # fmt: skip
 Quantise = Callable[[str, np.ndarray], gguf.GGMLQuantizationType | None]
 
@@ -48,11 +49,23 @@ def write_gguf(folder: Path, file: Path, kind_of: Quantise = q8_0, **facts: Any)
     """
     config = read_json(folder / "config.json")
     arch = ARCHITECTURES[config["model_type"]]
+    if arch == "lfm2":
+        # The file has the width that the config makes of its number.
+        inner = FileTensors(folder).shapes["model.layers.0.feed_forward.w1.weight"][0]
+        config["intermediate_size"] = inner
     writer = gguf.GGUFWriter(str(file), arch)
     for ours, theirs in KEYS.items():
-        if isinstance(config.get(ours), int):
+        if isinstance(config.get(ours), int) and not (arch == "lfm2" and "kv" in theirs):
             writer.add_uint32(f"{arch}.{theirs}", config[ours])
-    writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", config["rms_norm_eps"])
+    epsilon = config.get("rms_norm_eps") or config["norm_eps"]
+    writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", epsilon)
+    rope = config["rope_parameters"]
+    if isinstance(rope.get("rope_theta"), float):
+        writer.add_float32(f"{arch}.rope.freq_base", rope["rope_theta"])
+    if arch == "lfm2":
+        heads = [config["num_key_value_heads"] * (kind != "conv") for kind in config["layer_types"]]
+        writer.add_key_value("lfm2.attention.head_count_kv", heads, gguf.GGUFValueType.ARRAY)
+        writer.add_uint32("lfm2.shortconv.l_cache", config["conv_L_cache"])
     for name, value in facts.items():
         writer.add_key_value(f"{arch}.{name}", value, gguf.GGUFValueType.get_type(value))
     _add_tokens(writer, folder, config["vocab_size"])
@@ -94,13 +107,15 @@ def _converted(folder: Path, config: dict[str, Any], table: Any) -> dict[str, np
 
 def _as_theirs(name: str, array: np.ndarray, config: dict[str, Any]) -> np.ndarray:
     kind, heads = config["model_type"], 0
-    if kind == "llama" and name.endswith("attn_q"):
+    if kind in ("llama", "smollm3") and name.endswith("attn_q"):
         heads = config["num_attention_heads"]
-    if kind == "llama" and name.endswith("attn_k"):
+    if kind in ("llama", "smollm3") and name.endswith("attn_k"):
         heads = config["num_key_value_heads"]
     if heads:
         # Rotary pairs are halves of a head here, and neighbours there.
         return array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+    if name.endswith("shortconv.conv"):
+        return array[:, 0]
     return array + 1 if kind == "gemma3_text" and name.endswith("norm") else array
 
 

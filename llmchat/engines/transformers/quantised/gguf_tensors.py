@@ -42,13 +42,15 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 class Stored(NamedTuple):
     """Where a tensor of the plan is. expert: its place in a stack; heads: whose rotary rows are
-    interleaved; shift: what the converter added.
+    interleaved; shift: what the converter added; is_kernel: one of a convolution, whose dimension
+    of 1 it left out.
     """
 
     name: str
     expert: int | None = None
     heads: int = 0
     shift: float = 0.0
+    is_kernel: bool = False
 
 
 def open_gguf(base: Path, config: Mapping[str, Any]) -> "GgufTensors":
@@ -113,6 +115,8 @@ class GgufTensors(FloatTensors):
 
     def _shape(self, stored: Stored) -> tuple[int, ...]:
         shape = self._infos[stored.name].shape
+        if stored.is_kernel and len(shape) == 2:
+            return shape[0], 1, shape[1]
         return shape if stored.expert is None else shape[1:]
 
     def _rows(self, stored: Stored) -> Tensor:
@@ -195,6 +199,7 @@ def _place(
         number,
         _heads(theirs, config) if arch in _ROTATED else 0,
         1.0 if arch in _SHIFTED and theirs.endswith("norm.weight") else 0.0,
+        name.endswith(".conv.weight"),
     )
 
 
