@@ -36,6 +36,7 @@ from llmchat.history import Hit, Session, SessionMessages
 from llmchat.hub import Plan
 from llmchat.memory.facts import Fact
 from llmchat.models.doctor import Report as DoctorReport
+from llmchat.models.elsewhere import ElsewhereModel
 from llmchat.models.facts import ModelFacts
 from llmchat.models.library import ListedModel
 from llmchat.presets.check import Mistake
@@ -47,6 +48,7 @@ OUTPUTS: dict[str, Any] = {
     "chat": Answer,
     "pull": Plan,
     "ls": list[ListedModel],
+    "ls --elsewhere": list[ElsewhereModel],
     "show": ModelFacts,
     "presets": list[ListedPreset],
     "presets --formats": list[ListedFormat],

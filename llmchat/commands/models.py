@@ -24,7 +24,7 @@ _Models = Annotated[
     list[str],
     typer.Argument(
         metavar="MODEL...",
-        help="Presets, Hub repos or .gguf files.",
+        help="Presets, Hub repos (org/name, org/name-GGUF:Q4_K_M) or .gguf files.",
         autocompletion=options.complete_model,
     ),
 ]

@@ -107,7 +107,8 @@ Model = Annotated[
     typer.Option(
         "-m",
         "--model",
-        help="A preset, a Hub repo org/name, a folder or a .gguf file.",
+        help="A preset, a Hub repo org/name, org/name-GGUF:Q4_K_M, a folder, a .gguf file,"
+        " ollama:NAME or lmstudio:NAME.",
         rich_help_panel=MODEL,
         autocompletion=complete_model,
     ),

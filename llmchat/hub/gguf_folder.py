@@ -10,7 +10,7 @@ from struct import unpack
 from typing import Any
 
 from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
-from llmchat.errors import LlmchatError
+from llmchat.errors import LlmchatError, Mismatch
 from llmchat.gguf_file import GgufHeader, TensorInfo, joined, read_header, read_model
 from llmchat.gguf_file.config import config_of
 from llmchat.gguf_file.names import checkpoint_name
@@ -21,15 +21,17 @@ from llmchat.hub.weights import Quantised
 from llmchat.parse_guard import reading, silenced
 from llmchat.quantisation.kinds import counted
 
+# Writes a tokenizer into a folder; returns a note.
+Fetch = Callable[[Path], str]
 # Types whose tensors are not in few bits.
 _PLAIN = ("F32", "F16", "BF16", "F64")
 
 
-def write_folder(files: Sequence[Path], target: Path) -> str | None:
+def write_folder(files: Sequence[Path], target: Path, fetch: Fetch | None = None) -> str | None:
     """Write the folder of a GGUF file, or of its parts; returns a note.
 
-    None for an architecture that has no plan: then nothing is written. Files in `target` are
-    pointed to by their names alone.
+    fetch: writes a tokenizer into a folder, for a file that has none. None for an architecture that
+    has no plan: then nothing is written. Files in `target` are pointed to by their names alone.
     """
     headers = [read_header(file) for file in files]
     whole = joined(headers)
@@ -46,8 +48,8 @@ def write_folder(files: Sequence[Path], target: Path) -> str | None:
     pointer = {"files": places, "kind": whole.kind, "size": size, "tensors": table}
     (target / GGUF_POINTER).write_text(json.dumps(pointer), "utf-8")
     with reading(files[0]):
-        _write_tokenizer(files[0], whole.facts, target)
-    return f"{files[0].name} runs as it is ({whole.kind})"
+        fetched = _write_tokenizer(files[0], whole.facts, target, fetch)
+    return "; ".join((f"{files[0].name} runs as it is ({whole.kind})", *fetched))
 
 
 def is_known(path: Path) -> bool:
@@ -81,7 +83,24 @@ def _floats(path: Path, info: TensorInfo) -> list[float]:
         return list(unpack(f"<{info.size // 4}f", file.read(info.size)))
 
 
-def _write_tokenizer(path: Path, facts: dict[str, Any], target: Path) -> None:
+def _write_tokenizer(
+    path: Path, facts: dict[str, Any], target: Path, fetch: Fetch | None
+) -> list[str]:
+    """Write the tokenizer of a header; `fetch` one where it has none. Returns notes."""
+    if "tokenizer.ggml.tokens" in facts:
+        _write_own_tokenizer(path, facts, target)
+        return []
+    if fetch is None:
+        raise Mismatch(
+            f"{path.name} has no tokenizer", "`llmchat pull` fetches that of its base model"
+        )
+    notes = [fetch(target)]
+    if template := facts.get("tokenizer.chat_template"):
+        (target / "chat_template.jinja").write_text(str(template), "utf-8")
+    return notes
+
+
+def _write_own_tokenizer(path: Path, facts: dict[str, Any], target: Path) -> None:
     """From the header where that is exact, else as transformers converts it, which takes longer."""
     from llmchat.engines.tokenizer.gguf import tokenizer_of
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from llmchat.errors import Mismatch, ModelNotFound
 from llmchat.gguf_file import parts_of
 from llmchat.hub import local_store
+from llmchat.hub.base_tokenizer import fetch_tokenizer
 from llmchat.hub.convert import gguf_to_folder, has_only_pickles, pickles_to_folder
 from llmchat.hub.gguf_folder import is_known, size_of_weights, write_folder
 from llmchat.hub.gguf_header import write_facts
@@ -15,7 +16,7 @@ from llmchat.hub.integrity import combined_error, damaged_files
 from llmchat.hub.pulled_gguf import canonical, gguf_here
 from llmchat.hub.stores import STORES
 from llmchat.hub.types import Checkpoint, Pulled, Receipt
-from llmchat.output.progress import Progress
+from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
 
@@ -116,18 +117,30 @@ def pull_path(source: Source, world: World, progress: Progress) -> Pulled:
         pass
     local_store.need_room(local_store.models(world), _room_for(path))
     progress.start(f"unpacking {path.name}", None)
-    note = _unpack(source, path, world)[1]
-    progress.done()
+    try:
+        note = _unpack(source, path, world, progress)[1]
+    finally:
+        progress.done()
     return Pulled(find_path(source, world), 0, (note,))
 
 
-def _unpack(source: Source, path: Path, world: World) -> tuple[Receipt, str]:
-    """Make the folder of a GGUF file or of pickles, with its receipt; returns a note too."""
+def _unpack(
+    source: Source, path: Path, world: World, progress: Progress | None = None
+) -> tuple[Receipt, str]:
+    """Make the folder of a GGUF file or of pickles, with its receipt; returns a note too.
+
+    progress: that of a pull, which may fetch a tokenizer.
+    """
+
+    def fetch(target: Path) -> str:
+        return fetch_tokenizer(path, world, progress or NoProgress(), target)
+
     stamped = _stamped(source, path)
     folder = local_store.models(world) / local_store.key(stamped)
     with local_store.fresh_folder(folder, private=True) as fresh:
         note = (
-            write_folder(parts_of(path), fresh) or gguf_to_folder(path, fresh)
+            write_folder(parts_of(path), fresh, fetch if progress else None)
+            or gguf_to_folder(path, fresh)
             if path.is_file()
             else pickles_to_folder(path, fresh, _is_adapter(path))
         )

@@ -16,6 +16,7 @@ from llmchat import __version__
 from llmchat.errors import Mismatch
 from llmchat.gguf_file import GgufHeader, parts_of, read_model
 from llmchat.gguf_file.config import config_of
+from llmchat.hub.base_tokenizer import base_of
 from llmchat.settings import World
 
 OWN, LLAMA_CPP = "transformers", "gguf"
@@ -25,7 +26,8 @@ _NO_WRITER = re.compile(r".*(?:bert|encoder|embedding|clip|wavtokenizer).*")
 
 class GgufSummary(Struct, frozen=True):
     """architecture: as llama.cpp calls it. quantisation: Q4_K_M, for example. planned: whether our
-    engine has a plan for the family. vocabulary: whether the file has one.
+    engine has a plan for the family. vocabulary: whether the file has one. base: the repo of the
+    model that it was made from, whose tokenizer is fetched otherwise.
     """
 
     architecture: str
@@ -35,12 +37,15 @@ class GgufSummary(Struct, frozen=True):
     planned: bool
     is_model: bool = True
     vocabulary: bool = True
+    base: str = ""
 
     @property
     def problem(self) -> str:
         """Why nothing here runs it; "" where an engine does."""
         if not self.is_model:
             return f"it holds no language model: its architecture is `{self.architecture}`"
+        if self.planned and not (self.vocabulary or self.base):
+            return "it has no tokenizer, and names no base model on the Hub"
         if self.planned or (self.vocabulary and _has_llama_cpp(self.architecture)):
             return ""
         return f"llmchat has no plan for its architecture `{self.architecture}`"
@@ -89,6 +94,7 @@ def summarised(header: GgufHeader, size: int) -> GgufSummary:
         planned=config is not None and has_plan(config),
         is_model=is_model,
         vocabulary="tokenizer.ggml.tokens" in facts,
+        base=str(base_of(facts) or ""),
     )
 
 
@@ -96,7 +102,8 @@ def engine_note(found: GgufSummary) -> str:
     """Which engine runs a file, in one line."""
     kind = f"{found.architecture} {found.quantisation}"
     if found.engine == OWN:
-        return f"{kind}: runs in llmchat's own engine"
+        tokenizer = "" if found.vocabulary else f", with the tokenizer of {found.base}"
+        return f"{kind}: runs in llmchat's own engine{tokenizer}"
     return f"{kind}: runs in llama.cpp; llmchat has no plan for the architecture"
 
 

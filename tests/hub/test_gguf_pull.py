@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.loopback_hub import Hub, Repo, serving
@@ -195,13 +196,13 @@ def test_what_does_not_fit_is_refused_with_what_would(
     ("options", "line"),
     [
         ({"architecture": "clip"}, "it holds no language model: its architecture is `clip`"),
-        ({"general_type": "adapter"}, "it holds no language model"),
+        ({"texts": {"general.type": "adapter"}}, "it holds no language model"),
         ({"architecture": "bert"}, "it holds no language model"),
         ({"architecture": "brand-new"}, "llmchat has no plan for its architecture `brand-new`"),
     ],
 )
 def test_a_file_that_cannot_run_is_refused_before_its_weights(
-    hub: Hub, at: MakeWorld, tmp_path: Path, options: dict[str, str], line: str
+    hub: Hub, at: MakeWorld, tmp_path: Path, options: dict[str, Any], line: str
 ) -> None:
     hub.repos[REPO].files = {"a-Q8_0.gguf": tiny_bytes(tmp_path, **options)}
     plan = plan_of(REPO, at()).plan
@@ -221,6 +222,45 @@ def test_a_family_without_a_plan_runs_in_llama_cpp(hub: Hub, at: MakeWorld, tmp_
     assert model.preset.engine == "gguf" and "runs in llama.cpp" in model.notes[0]
     ours = locate(find(f"{REPO}:Q8_0", engine="gguf"), at())
     assert ours.base == model.base and ours.notes == ()
+
+
+def without_tokenizer(
+    hub: Hub, folder: Path, base: str = "https://huggingface.co/org/base"
+) -> None:
+    texts = {"general.base_model.0.repo_url": base}
+    content = tiny_bytes(folder, vocabulary=False, texts=texts)
+    hub.repos[REPO].files = {"a-Q8_0.gguf": content}
+
+
+def test_the_tokenizer_of_the_base_is_fetched_where_a_file_has_none(
+    hub: Hub, at: MakeWorld, tmp_path: Path, folders: tuple[Path, Path]
+) -> None:
+    hub.repos["org/base"] = Repo.of_folder(folders[0])
+    without_tokenizer(hub, tmp_path)
+    plan = plan_of(f"{REPO}:Q8_0", at()).plan
+    assert any(note.endswith("engine, with the tokenizer of org/base") for note in plan.notes)
+    part = pulling.pull(plan_of(f"{REPO}:Q8_0", at()), at(), NoProgress())[0]
+    assert "the tokenizer is that of org/base" in part.notes[-1]
+    fetched = part.checkpoint.path / "tokenizer.json"
+    assert fetched.read_bytes() == (folders[0] / "tokenizer.json").read_bytes()
+    assert not any("model.safetensors" in request.path for request in hub.downloads())
+    model = locate(find(f"{REPO}:Q8_0", format="chatml"), at())
+    assert model.base == part.checkpoint and model.preset.engine == "transformers"
+
+
+def test_a_file_without_a_tokenizer_and_without_a_base_is_refused(
+    hub: Hub, at: MakeWorld, tmp_path: Path
+) -> None:
+    without_tokenizer(hub, tmp_path, "example.com")
+    with pytest.raises(Mismatch, match="it has no tokenizer, and names no base model"):
+        plan_of(f"{REPO}:Q8_0", at()).plan.enforce()
+
+
+def test_a_base_without_a_tokenizer_is_one_line(hub: Hub, at: MakeWorld, tmp_path: Path) -> None:
+    hub.repos["org/base"] = Repo({"README.md": b"# nothing"})
+    without_tokenizer(hub, tmp_path)
+    with pytest.raises(Mismatch, match="has no tokenizer, and neither has its base org/base"):
+        pulled(f"{REPO}:Q8_0", at())
 
 
 HEADERS = {

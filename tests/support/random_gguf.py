@@ -1,6 +1,8 @@
 """Tiny GGUF files: a random Llama with a vocabulary of bytes, as a whole or in parts."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -21,19 +23,19 @@ def write_tiny(
     vocabulary: bool = True,
     layers: int = LAYERS,
     seed: int = 0,
-    **facts: str,
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write a model of Q8_0; returns its file, or the first of its parts.
 
-    facts: texts of the header by their key, with `_` for a dot.
+    texts: more facts of the header.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(seed, layers)
     split = -(-len(tensors) // parts) if parts > 1 else 0
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split)
     _describe(writer, layers)
-    for name, text in facts.items():
-        writer.add_string(name.replace("_", "."), text)
+    for name, text in texts.items():
+        writer.add_string(name, text)
     if vocabulary:
         _name_tokens(writer, template)
     for name, array in tensors.items():
