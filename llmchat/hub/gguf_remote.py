@@ -16,6 +16,7 @@ from llmchat.hub.inspection import Inspection
 from llmchat.hub.pulled_gguf import gguf_files
 from llmchat.hub.remote import Listing
 from llmchat.hub.types import Receipt
+from llmchat.output.terminal_text import excerpt
 from llmchat.presets.types import Source
 
 # Most of a header is the vocabulary, some 6 MB. A longer one takes another request.
@@ -70,6 +71,7 @@ def inspect_variants(
     named = choose_variant(source, choices) if source.variant or len(choices) == 1 else None
     variant = named or min(choices, key=lambda one: (len(one.files), one.size))
     header = joined(remote_header(read(file), file) for file in variant.files)
+    licence = known["licence"] or excerpt(str(header.facts.get("general.license", "")))
     absent = [file for file in variant.files if not cache.stored(repo, file)]
     partial = sum(cache.partial_size(repo, file) for file in absent)
     missing = sum(file.size for file in absent) - partial
@@ -83,7 +85,7 @@ def inspect_variants(
         files=len(variant.files),
         choices=choices,
         **facts_of(header, variant.size),
-        **known,
+        **(known | {"licence": licence, "listing": replace(listing, licence=licence)}),
     )
 
 

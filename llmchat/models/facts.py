@@ -4,20 +4,24 @@ from msgspec import UNSET, Struct, UnsetType
 
 from llmchat.errors import ModelNotFound
 from llmchat.hub import (
+    STORES,
     Checkpoint,
     Inspection,
     find,
     find_copy,
+    gguf_here,
     last_used,
     licence_of,
     size_of,
+    unpack_quickly,
 )
 from llmchat.memory_estimate import own_context, parameters
 from llmchat.models.engine_choice import named
 from llmchat.models.locate import sources
 from llmchat.models.prepared_copy import recipe
 from llmchat.models.running import inspected, running
-from llmchat.presets import ContextPolicy, Preset
+from llmchat.models.stored_defaults import with_stored
+from llmchat.presets import ContextPolicy, Preset, Source
 from llmchat.quantisation.kinds import WeightKind
 from llmchat.settings import World
 from llmchat.settings.sampling import Sampling
@@ -91,9 +95,9 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
 
 def model_facts(preset: Preset, world: World) -> ModelFacts:
     """The facts of a preset; where it is pulled, its files add what the preset leaves open."""
-    preset = named(preset, world)
+    preset, left_out = with_stored(named(preset, world), world)
     try:
-        parts = [find(source, world) for source in sources(preset)]
+        parts = [_found(source, world) for source in sources(preset)]
     except ModelNotFound:
         parts = []
     base = inspected(preset, parts[0] if parts else None, world)
@@ -109,7 +113,7 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         licence=_licence(preset, parts, world),
         source=preset.source,
         unread=preset.unread,
-        notes=preset.notes,
+        notes="; ".join(filter(None, (preset.notes, *left_out))),
         tested=preset.tested,
         trained_context=_trained_context(preset, base),
         prepared=_prepared_copy(preset, parts, world),
@@ -126,6 +130,16 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         folders=tuple(str(part.path) for part in parts),
         files=_files(parts),
     )
+
+
+def _found(source: Source, world: World) -> Checkpoint:
+    """The checkpoint of a source; what describes another program's GGUF file is made if needed."""
+    try:
+        return find(source, world)
+    except ModelNotFound:
+        if source.kind in STORES and unpack_quickly(gguf_here(source, world), world):
+            return find(source, world)
+        raise
 
 
 def _trained_context(preset: Preset, base: Inspection | None) -> int | UnsetType:

@@ -26,8 +26,8 @@ _NO_WRITER = re.compile(r".*(?:bert|encoder|embedding|clip|wavtokenizer).*")
 
 class GgufSummary(Struct, frozen=True):
     """architecture: as llama.cpp calls it. quantisation: Q4_K_M, for example. planned: whether our
-    engine has a plan for the family. vocabulary: whether the file has one. base: the repo of the
-    model that it was made from, whose tokenizer is fetched otherwise.
+    engine has a plan for the family. vocabulary, template: whether the file has a vocabulary and a
+    chat template. base: the repo of the model that it was made from, whose tokenizer is fetched.
     """
 
     architecture: str
@@ -38,6 +38,7 @@ class GgufSummary(Struct, frozen=True):
     is_model: bool = True
     vocabulary: bool = True
     base: str = ""
+    template: bool = True
 
     @property
     def problem(self) -> str:
@@ -95,6 +96,7 @@ def summarised(header: GgufHeader, size: int) -> GgufSummary:
         is_model=is_model,
         vocabulary="tokenizer.ggml.tokens" in facts,
         base=str(base_of(facts) or ""),
+        template=bool(facts.get("tokenizer.chat_template")),
     )
 
 

@@ -219,6 +219,9 @@ def known_names(incomplete: str, world: World) -> list[str]:
 
     Reads no preset, so that it is fast.
     """
+    if incomplete.partition(":")[0] in hub.STORES:
+        stored = (model.source.name for model in hub.list_stored(world))
+        return [name for name in stored if name.startswith(incomplete)]
     from llmchat.presets.load import SHIPPED
 
     presets = {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Engines whose models the server can have in memory.
 _SERVED_ENGINES = ("transformers", "gguf", "auto")
 # Variables that decide where checkpoints are, in addition to the cache folder.
-_FOLDER_VARIABLES = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
+_FOLDER_VARIABLES = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS")
 
 
 class OpenModel(Struct, frozen=True):

@@ -71,7 +71,7 @@ def plan_pull(
     found = _summary(inspections)
     if found and not found.problem and preset.engine in (AUTO, OWN):
         preset = replace(preset, engine=found.engine)
-    return PlannedPull(preset, _with_engine(plan, found), inspections, proposed)
+    return PlannedPull(preset, _with_engine(plan, preset, found), inspections, proposed)
 
 
 def _inspected(
@@ -101,14 +101,17 @@ def _summary(inspections: Sequence[Inspection]) -> GgufSummary | None:
     return summarised(header, inspections[0].weights) if header else None
 
 
-def _with_engine(plan: Plan, found: GgufSummary | None) -> Plan:
+def _with_engine(plan: Plan, preset: Preset, found: GgufSummary | None) -> Plan:
     """The plan of a GGUF file with the engine that runs it, or with the problem that none does."""
     if found is None:
         return plan
     if found.problem:
         problem = Problem(Mismatch.exit_code, found.problem, found.way_out)
         return replace(plan, verdict="no", problems=(*plan.problems, problem))
-    return replace(plan, notes=(*plan.notes, engine_note(found)))
+    lines = [engine_note(found)]
+    if not found.template and found.vocabulary and not preset.format.parts:
+        lines.append("it has no chat template: --format names a prompt format for it")
+    return replace(plan, notes=(*plan.notes, *lines))
 
 
 def _copy_bytes(preset: Preset, inspections: Sequence[Inspection]) -> int:

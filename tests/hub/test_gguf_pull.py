@@ -1,6 +1,7 @@
 """Pulls of GGUF repos from a Hub on loopback: the header first, then one file or its parts."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -431,3 +432,54 @@ def test_the_proposal_is_taken_after_a_yes_or_in_a_pipe(
     told = world.stderr.getvalue()  # type: ignore[attr-defined]
     assert "Q8_0" in told and ("name a file: org/tiny-GGUF:F16" in told) == (code == 2)
     assert bool(list((tmp_path / "hf").rglob("*.gguf"))) == (code == 0)
+
+
+def test_the_header_tells_the_licence_and_the_lack_of_a_template(
+    hub: Hub, at: MakeWorld, tmp_path: Path
+) -> None:
+    content = tiny_bytes(tmp_path, template="", texts={"general.license": "mit"})
+    hub.repos[REPO] = Repo({"a-Q8_0.gguf": content})
+    plan = plan_of(REPO, at()).plan
+    assert plan.licence == "mit"
+    assert plan.notes[-1] == "it has no chat template: --format names a prompt format for it"
+    pulled(REPO, at())
+    assert list_models(at())[0].licence == "mit"
+    with pytest.raises(Mismatch, match="has no chat template"):
+        locate(find(REPO), at())
+    assert locate(find(REPO, format="chatml"), at()).base
+
+
+def test_a_full_disk_is_seen_before_the_weights(
+    hub: Hub, at: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(OutOfResources, match="of disk are needed"):
+        plan_of(f"{REPO}:Q8_0", at()).plan.enforce()
+
+
+def test_a_server_answers_with_a_pulled_file_by_its_name(hub: Hub, at: MakeWorld) -> None:
+    pytest.importorskip("fastapi")
+    from llmchat.server.catalog import Catalog
+    from llmchat.server.errors import UnknownModel
+
+    pulled(f"{REPO}:Q8_0", at())
+    catalog = Catalog(at(), {}, [], {}, 1)
+    assert catalog.names() == [f"{REPO}:Q8_0"]
+    spec = catalog.spec(f"{REPO}:Q8_0")
+    assert spec.preset.engine == "transformers" and 50_000 < spec.size < 1_000_000
+    for name in (f"{REPO}:F16", "ollama:qwen3", "./x.gguf"):
+        with pytest.raises(UnknownModel):
+            catalog.spec(name)
+
+
+@pytest.mark.slow
+def test_a_pulled_file_answers_in_both_engines(hub: Hub, at: MakeWorld) -> None:
+    pulled(f"{REPO}:F16", at())
+    ask = ["chat", "-n", "-m", f"{REPO}:F16", "--max-tokens", "1", "--temperature", "0", "hello"]
+    answers = set()
+    for engine in ((), ("--engine", "gguf")):
+        world = at()
+        assert main([*ask, *engine], world) == 0
+        answers.add(world.stdout.getvalue())  # type: ignore[attr-defined]
+    assert len(answers) == 1 and answers != {"\n"}, "both compute with the numbers of the file"

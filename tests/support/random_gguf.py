@@ -72,7 +72,7 @@ def _name_tokens(writer: gguf.GGUFWriter, template: str) -> None:
     from llmchat.engines.tokenizer.byte_level import byte_of
 
     tokens = [*SPECIALS, *byte_of(), "ab"]
-    tokens += [f"<unused {number}>" for number in range(320 - len(tokens))]
+    tokens += [f"<unused{number}>" for number in range(320 - len(tokens))]
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
