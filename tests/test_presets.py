@@ -452,3 +452,13 @@ def test_malformed_structure_of_a_preset_is_a_mistake_with_its_line(
     assert [one.line for one in found] == [8] and found[0].text.startswith(mistake)
     with pytest.raises(UsageError, match="mine"):
         find("mine", tmp_path)
+
+
+def test_a_preset_of_a_gguf_file_is_estimated_by_its_quantisation() -> None:
+    preset = find("qwen2.5-coder-1.5b-gguf")
+    assert (
+        preset.base.variant == "Q4_K_M" and preset_for(Options(model=preset.name)).engine == "auto"
+    )
+    estimate = estimate_fit(preset, [2_000_000_000])
+    assert (estimate.fits, estimate.download) == ("Q4_K_M", int(preset.parameters * 4.85 / 8))
+    assert estimate_fit(preset, [1_000_000_000]).fits == "no"

@@ -17,10 +17,10 @@ TODAY = {
     "Qwen3 Coder and Next": "qwen3-coder qwen3-next-80b-a3b qwen3-next-80b-a3b-thinking",
     "QwQ": "qwq",
     "Qwen2.5-Coder": "qwen2.5-coder-0.5b qwen2.5-coder-1.5b qwen2.5-coder-3b qwen2.5-coder-7b"
-    " qwen2.5-coder-14b qwen2.5-coder-32b",
+    " qwen2.5-coder-14b qwen2.5-coder-32b qwen2.5-coder-1.5b-gguf qwen2.5-coder-7b-gguf",
     "Gemma 4": "gemma4-e2b gemma4-e4b gemma4-12b gemma4-26b-a4b gemma4-31b",
     "Gemma 3n": "gemma3n-e2b gemma3n-e4b",
-    "gpt-oss": "gpt-oss-20b gpt-oss-120b",
+    "gpt-oss": "gpt-oss-20b gpt-oss-120b gpt-oss-20b-gguf",
     "DeepSeek R1": "deepseek-r1-qwen-1.5b deepseek-r1-qwen-7b deepseek-r1-qwen-14b"
     " deepseek-r1-qwen-32b deepseek-r1-llama-8b deepseek-r1-llama-70b deepseek-r1-0528-qwen3-8b",
     "Ministral 3": "ministral3-3b ministral3-8b ministral3-14b ministral3-3b-reasoning"
