@@ -127,11 +127,16 @@ def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel
             "folder" if path.startswith("/") and not path.endswith(".gguf") else "file",
             converted.get(path, 0),
             prepared.get(path, 0),
-            weights.get(path, "int8"),
+            weights.get(path) or _weights(_folder(path), "int8"),
             "unknown",
         )
         for path in sorted(converted.keys() | prepared.keys())
     ]
+
+
+def _folder(path: str) -> Checkpoint | None:
+    """A folder that was opened as it is; None for a file, and for one that is gone."""
+    return Checkpoint(Path(path), Source("path", path), "", 0) if Path(path).is_dir() else None
 
 
 def _is_ours(source: Source, world: World) -> bool:

@@ -24,8 +24,8 @@ from llmchat.models.prepared_copy import (
     kernels_folder,
     note_rounding,
     proof_file,
-    stored_kind,
 )
+from llmchat.models.weight_names import stored_kind
 from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset
 from llmchat.settings import Options, World
@@ -108,7 +108,10 @@ def _transformers(model: Model, options: Options, progress: Progress) -> "Transf
     assert base is not None
     prepared = copy_to_open(model, options, progress)
     if prepared is None:
-        note_rounding((base, *model.adapters), progress)
+        note_rounding(preset, (base, *model.adapters), progress)
+    elif stored_kind(base):
+        # A copy that keeps the numbers: without the compiled step they are rounded at each start.
+        note_rounding(preset, (base,), progress)
     if preset.weights == "fp32" and base.from_gguf and not stored_kind(base):
         progress.note(
             "note: this model was dequantised from a GGUF file to bf16; fp32 computes with more"

@@ -14,6 +14,7 @@ from llmchat.hub import Checkpoint, CopyRecipe, find_copy, inspect_folder, make_
 from llmchat.hub.machine import this_machine
 from llmchat.memory_estimate import available_ram, needed
 from llmchat.models.locate import Model
+from llmchat.models.weight_names import rounded_kind, stored_kind
 from llmchat.output.progress import Progress
 from llmchat.presets import Preset
 from llmchat.settings import Options, World
@@ -27,12 +28,6 @@ def recipe(preset: Preset, parts: Sequence[Checkpoint]) -> CopyRecipe:
     """What identifies the prepared copy of a preset. parts: base, then adapters."""
     own = preset.weights == "int4" and not stored_kind(parts[0])
     return CopyRecipe.of(parts[0], parts[1:], preset.adapter_scale, int4=own)
-
-
-def stored_kind(base: Checkpoint) -> str:
-    """The kind of weights that a checkpoint keeps as they are (`Q4_K_M`); "" for 16 bits."""
-    quantised = inspect_folder(base).quantised
-    return quantised.kind if quantised.stored else ""
 
 
 def has_copy(preset: Preset) -> bool:
@@ -63,7 +58,7 @@ def find_or_make(
 
         # Compile the CPU step now as well, so that the first question does not wait for it.
         compiled.find_kernels(kernels_folder(world))
-        note_rounding(parts, progress)
+        note_rounding(preset, parts, progress)
         folders = [adapter.path for adapter in adapters]
         weights = "int8" if stored_kind(base) else preset.weights
         return Preparation(
@@ -123,8 +118,13 @@ def proof_file(model: Model) -> Path | None:
     return model.world.cache / "proven" / name
 
 
-def note_rounding(parts: Sequence[Checkpoint], progress: Progress) -> None:
-    """Note that an adapter on a base with int8 weights makes them round a second time."""
+def note_rounding(preset: Preset, parts: Sequence[Checkpoint], progress: Progress) -> None:
+    """Note that weights in few bits are rounded to others: those of a kind that does not run here
+    as it is, and those of an int8 base that an adapter changes.
+    """
+    if rounded := rounded_kind(preset, parts[0]):
+        to = "int8" if stored_kind(parts[0]) else preset.weights
+        progress.note(f"note: the weights are {rounded}; here they are rounded to {to}")
     config = read_json(parts[0].path / "config.json")
     quantised = (config.get("quantization_config") or {}).get("load_in_8bit")
     if quantised and len(parts) > 1:

@@ -15,7 +15,8 @@ from llmchat.models.engine_choice import AUTO, settled
 from llmchat.models.gguf_summary import OWN, GgufSummary, engine_note, summarised
 from llmchat.models.loading import check_loads
 from llmchat.models.locate import sources
-from llmchat.models.prepared_copy import find_or_make, has_copy, recipe, stored_kind
+from llmchat.models.prepared_copy import find_or_make, has_copy, recipe
+from llmchat.models.weight_names import stored_kind
 from llmchat.output.formatting import byte_count
 from llmchat.output.progress import Progress
 from llmchat.presets import Preset, names

@@ -26,6 +26,15 @@ def stored_kind(base: Checkpoint) -> str:
     return found.quantised.kind if found and found.quantised.stored else ""
 
 
+def rounded_kind(preset: Preset, base: Checkpoint) -> str:
+    """The kind of quantised weights that become int8 or int4 here; "" for all others."""
+    found = _inspected(base)
+    kind = found.quantised.kind if found else ""
+    if preset.weights not in ("int8", "int4") or weights_in_use(preset, base) == kind:
+        return ""
+    return kind
+
+
 def _keeps_numbers(base: Checkpoint) -> bool:
     """Whether the compiled step runs the model on this machine."""
     from llmchat.engines.transformers.loading import device_named

@@ -16,7 +16,7 @@ from llmchat.models.facts import model_facts
 from llmchat.models.locate import locate, provenance
 from llmchat.models.opener import preset_of
 from llmchat.models.running import kind_lines
-from llmchat.models.weight_names import stored_kind
+from llmchat.models.weight_names import rounded_kind, stored_kind
 from llmchat.quantisation.kinds import WeightKind
 
 
@@ -58,6 +58,10 @@ def test_how_it_runs_depends_on_the_compiled_step(
     known = model_facts(preset_of(world, model=str(made)), world)
     if native or "compiled" in known.runs:
         assert known.runs == runs
+    checkpoint = locate(preset_of(world, model=str(made)), world).base
+    assert checkpoint is not None
+    rounded = rounded_kind(preset_of(world, model=str(made)), checkpoint)
+    assert rounded == ("" if known.weights == "GPTQ 4-bit" else "GPTQ 4-bit")
     assert 4 < known.kinds[0].bits < 6 and known.memory > 600_000_000
 
 
