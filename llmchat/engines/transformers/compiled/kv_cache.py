@@ -9,6 +9,7 @@ from ctypes import c_void_p
 import torch
 from torch import Tensor
 
+from llmchat.engines.transformers.compiled import huge_pages
 from llmchat.engines.transformers.compiled.structs import LANES, SPAN
 from llmchat.engines.transformers.families.cache_shapes import KeyValues, State
 from llmchat.engines.transformers.pytorch.cache_numbers import codes_of
@@ -42,6 +43,12 @@ class CompiledCache(KVCache):
         super().reserve(length)
         if self.capacity != before:
             self._find_buffers()
+
+    def _empty(self, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+        """In huge pages where most of them will be in use: a short text touches little of each."""
+        if self.capacity <= self.FIRST:
+            return super()._empty(shapes)
+        return huge_pages.empty(shapes, self._numbers.dtype)
 
     def see(self, memory: KVCache) -> None:
         super().see(memory)

@@ -302,18 +302,20 @@ class KVCache:
 
     def _grown(self, old: Buffers) -> Buffers:
         side = "key_width" if old is self._keys else "value_width"
-        grown: Buffers = [
-            torch.empty(
-                (shape.heads, self.capacity, self._numbers.width(getattr(shape, side))),
-                dtype=self._numbers.dtype,
-                device=self._device,
-            )
-            if isinstance(shape, KeyValues)
-            else None
+        shapes = [
+            (shape.heads, self.capacity, self._numbers.width(getattr(shape, side)))
             for shape in self.shape
+            if isinstance(shape, KeyValues)
         ]
+        new = iter(self._empty(shapes))
+        grown = [next(new) if isinstance(shape, KeyValues) else None for shape in self.shape]
         self._copy(old, grown, self.length)
         return grown
+
+    def _empty(self, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+        """Buffers of these shapes."""
+        options = {"dtype": self._numbers.dtype, "device": self._device}
+        return [torch.empty(shape, **options) for shape in shapes]
 
     def _copy(self, sources: Buffers, targets: Buffers, length: int) -> None:
         end = self._whole_blocks(length)
