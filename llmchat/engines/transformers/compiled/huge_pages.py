@@ -1,5 +1,5 @@
-"""Memory in pages of 2 MB where the system has them: reading a long KV cache takes fewer look-ups of
-addresses. A page that is touched is in memory as a whole.
+"""Memory in pages of 2 MB where the system has them, so that reading a long KV cache takes fewer
+look-ups of addresses. A page that is touched is in memory as a whole.
 """
 
 import mmap
