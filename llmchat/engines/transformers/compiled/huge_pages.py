@@ -3,6 +3,7 @@ look-ups of addresses. A page that is touched is in memory as a whole.
 """
 
 import mmap
+from collections.abc import Sequence
 from contextlib import suppress
 from math import prod
 
@@ -13,7 +14,7 @@ _PAGE = 2 << 20
 _ADVICE = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
-def empty(shapes: list[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
+def empty(shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
     """Tensors of these shapes, one after the other in one memory. They are zero."""
     sizes = [prod(shape) for shape in shapes]
     memory = mmap.mmap(

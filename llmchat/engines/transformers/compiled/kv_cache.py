@@ -44,7 +44,7 @@ class CompiledCache(KVCache):
         if self.capacity != before:
             self._find_buffers()
 
-    def _empty(self, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    def _empty(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """In huge pages where most of them will be in use: a short text touches little of each."""
         if self.capacity <= self.FIRST:
             return super()._empty(shapes)

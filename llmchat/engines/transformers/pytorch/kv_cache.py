@@ -312,7 +312,7 @@ class KVCache:
         self._copy(old, grown, self.length)
         return grown
 
-    def _empty(self, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    def _empty(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """Buffers of these shapes."""
         options = {"dtype": self._numbers.dtype, "device": self._device}
         return [torch.empty(shape, **options) for shape in shapes]
