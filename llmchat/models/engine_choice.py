@@ -22,7 +22,8 @@ def settled(preset: Preset, world: World) -> tuple[Preset, tuple[str, ...]]:
     preset = named(preset, world)
     if not preset.base.is_gguf:
         return preset, ()
-    preset, notes = with_stored(preset, world)
+    preset, left_out = with_stored(preset, world)
+    notes = (f"note: {preset.name}: left out: {', '.join(left_out)}",) if left_out else ()
     if preset.engine != AUTO:
         return preset, notes
     engine, why = _engine(preset, world)

@@ -1,5 +1,7 @@
 """Facts about one model, from its preset and from its files if they are here."""
 
+from collections.abc import Sequence
+
 from msgspec import UNSET, Struct, UnsetType
 
 from llmchat.errors import ModelNotFound
@@ -113,7 +115,7 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         licence=_licence(preset, parts, world),
         source=preset.source,
         unread=preset.unread,
-        notes="; ".join(filter(None, (preset.notes, *left_out))),
+        notes="; ".join(filter(None, (preset.notes, _not_used(left_out)))),
         tested=preset.tested,
         trained_context=_trained_context(preset, base),
         prepared=_prepared_copy(preset, parts, world),
@@ -130,6 +132,10 @@ def model_facts(preset: Preset, world: World) -> ModelFacts:
         folders=tuple(str(part.path) for part in parts),
         files=_files(parts),
     )
+
+
+def _not_used(left_out: Sequence[str]) -> str:
+    return f"left out of what ollama stores: {', '.join(left_out)}" if left_out else ""
 
 
 def _found(source: Source, world: World) -> Checkpoint:

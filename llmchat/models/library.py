@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from llmchat import hub
-from llmchat.errors import IntegrityError
+from llmchat.errors import IntegrityError, LlmchatError
 from llmchat.hub import Checkpoint, Receipt
 from llmchat.hub.weights import kind_in_words
 from llmchat.models.engine_choice import named
@@ -121,6 +121,8 @@ def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel
         base = copy.recipe.base.source
         if base.kind == "path" or base.kind in hub.STORES:
             prepared[base.name] = prepared.get(base.name, 0) + copy.size
+            if base.kind in hub.STORES:
+                weights[base.name] = _weights_of(base, world)
     return [
         ListedModel(
             path,
@@ -137,6 +139,14 @@ def _own_files(copies: list[hub.PreparedCopy], world: World) -> list[ListedModel
 def _folder(path: str) -> Checkpoint | None:
     """A folder that was opened as it is; None for a file, and for one that is gone."""
     return Checkpoint(Path(path), Source("path", path), "", 0) if Path(path).is_dir() else None
+
+
+def _weights_of(stored: Source, world: World) -> str:
+    """The kind of weights of another program's model, which may be gone by now."""
+    try:
+        return _weights(hub.find(stored, world), "int8")
+    except LlmchatError:
+        return "int8"
 
 
 def _is_ours(source: Source, world: World) -> bool:

@@ -23,7 +23,7 @@ _OF_THE_MACHINE = (
 
 
 def with_stored(preset: Preset, world: World) -> tuple[Preset, tuple[str, ...]]:
-    """A preset with what the store of its base adds, and notes on what is left out.
+    """A preset with what the store of its base adds, and what is left out.
 
     What the user gave (`preset.overrides`) stays.
     """
@@ -34,8 +34,8 @@ def with_stored(preset: Preset, world: World) -> tuple[Preset, tuple[str, ...]]:
     preset, unread = _with_parameters(preset, wanted)
     system = preset.system or ("" if "system" in preset.overrides else stored.system)
     left_out = [*(line for line in stored.left_out if "template" not in line), *unread]
-    notes = (f"note: {preset.name}: left out: {', '.join(left_out)}",) if left_out else ()
-    return replace(preset, system=system, adapters=_adapters(preset, stored, world)), notes
+    adapters = _adapters(preset, stored, world)
+    return replace(preset, system=system, adapters=adapters), tuple(left_out)
 
 
 def _says(name: str, value: Any) -> bool:

@@ -168,7 +168,8 @@ def test_removing_a_model_of_ollama_frees_what_was_made_of_it_alone(
     parts = [part.checkpoint for part in pulling.pull(planned, world, NoProgress())]
     assert pulling.prepare_copy(planned.preset, parts, world, NoProgress())
     (listed,) = list_models(world)
-    assert (listed.name, listed.kind) == ("ollama:tiny:q8", "file") and listed.prepared > 100_000
+    assert (listed.name, listed.kind, listed.weights) == ("ollama:tiny:q8", "file", "Q8_0")
+    assert listed.prepared > 100_000
     assert remove(preset, world) >= listed.prepared and list_models(world) == []
     assert ollama.blob(content).read_bytes() == content
     assert not [path for path in world.cache.rglob("*") if path.suffix in (".safetensors", ".bin")]
@@ -195,3 +196,13 @@ def test_parts_that_are_missing_are_named(tmp_path: Path, world: World) -> None:
     (tmp_path / "tiny-00002-of-00003.gguf").unlink()
     with pytest.raises(LlmchatError, match=r"tiny-00002-of-00003\.gguf is missing"):
         located(world, str(first))
+
+
+def test_show_tells_what_ollama_stores(ollama: OllamaStore, content: bytes, world: World) -> None:
+    given = {"mirostat": 1, "temperature": 0.25}
+    ollama.add(TINY, model=content, params=given, license="MIT License\nText")
+    assert main(["show", "ollama:tiny:q8", "--json"], world) == 0
+    facts = json.loads(world.stdout.getvalue())  # type: ignore[attr-defined]
+    assert facts["notes"] == "left out of what ollama stores: `mirostat`"
+    assert facts["sampling"]["temperature"] == 0.25 and facts["pulled"]
+    assert (facts["licence"], facts["weights"], facts["bits"]) == ("MIT License", "Q8_0", 8.57)
