@@ -19,6 +19,7 @@ from llmchat.engines.transformers.quantised.bits import unpack
 from llmchat.engines.transformers.quantised.packed import kind_of
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.engines.transformers.weights import open_tensors
+from llmchat.errors import IntegrityError
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 
@@ -213,3 +214,6 @@ def test_mxfp4_of_compressed_tensors(tmp_path: Path) -> None:
     grouped = tensors.grouped(NAME)
     assert torch.equal(tensors.get(NAME), values)
     assert grouped is not None and torch.equal(grouped.dequantised(), values)
+    scales[0, 0] = 255
+    with pytest.raises(IntegrityError, match="hold NaN"):
+        opened(tmp_path / "nan", written, form.table).get(NAME)
