@@ -179,6 +179,7 @@ def defaults(file: Path) -> None:
         TrainingArguments,
     )
 
+    from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
     from llmchat.finetune.data import read
     from llmchat.finetune.examples import write_examples
     from llmchat.finetune.recipes import get_recipe
@@ -197,7 +198,8 @@ def defaults(file: Path) -> None:
         tokenizer(model),
         get_recipe("default"),
     ).examples
-    base = AutoModelForCausalLM.from_pretrained(model.base.path)
+    with plain_checkpoint(model.base.path) as folder:
+        base = AutoModelForCausalLM.from_pretrained(folder)
     tuned = peft.get_peft_model(
         base,
         peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
