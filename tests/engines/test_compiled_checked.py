@@ -45,7 +45,14 @@ def run_checked(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize(
-    "name", ["test_checkpoint_shapes.py", "test_compiled.py", "test_compiled_sampling.py"]
+    "name",
+    [
+        "test_checkpoint_shapes.py",
+        "test_compiled.py",
+        "test_compiled_sampling.py",
+        "test_grouped_models.py",
+        "test_grouped_products.py",
+    ],
 )
 def test_sanitizers_report_nothing(name: str) -> None:
     # Output is not captured: a sanitizer ends the process, and what pytest holds back is lost.

@@ -67,12 +67,14 @@ INLINE void unpack_here(const Matrix *matrix, const uint8_t *p, const int bits,
 #endif
 }
 
-/* totals[count] += the products of the rows with a piece. */
+/* out[count] += the products of the rows with a piece. */
 INLINE void multiply_piece(const CodePiece *piece, const int bits, const int halves,
                            const ActRow *rows, const int64_t count, const int64_t stride,
-                           f32x16 *totals) {
+                           f32x16 *out) {
     const Grouping *grouping = piece->matrix->grouping;
     const uint8_t *codes = piece->codes;
+    f32x16 totals[2 * TILE_ROWS]; /* in registers, where the count is a constant */
+    for (int64_t r = 0; r < count; r++) totals[r] = out[r];
     if (has_minimum(grouping))
         for (int64_t g = 0; g < piece->chunks * halves; g++)
             for (int64_t r = 0; r < count; r++) {
@@ -100,16 +102,26 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
             }
         }
     }
+    for (int64_t r = 0; r < count; r++) out[r] = totals[r];
 }
+
+/* One row, or one row in two terms, is what decoding multiplies. */
+#define PIECE_OF(bits, halves)                                                                     \
+    do {                                                                                           \
+        if (count == 1 && stride == 1)                                                             \
+            multiply_piece(piece, bits, halves, rows, 1, 1, totals);                               \
+        else if (count == 2 && stride == 1)                                                        \
+            multiply_piece(piece, bits, halves, rows, 2, 1, totals);                               \
+        else                                                                                       \
+            multiply_piece(piece, bits, halves, rows, count, stride, totals);                      \
+    } while (0)
 
 #define PIECE_CASE(bits)                                                                           \
     case bits:                                                                                     \
         if (halves == 2)                                                                           \
-            multiply_piece(piece, bits, 2, rows, count, stride, totals);                           \
-        else if (count == 1 && stride == 1)                                                        \
-            multiply_piece(piece, bits, 1, rows, 1, 1, totals);                                    \
+            PIECE_OF(bits, 2);                                                                     \
         else                                                                                       \
-            multiply_piece(piece, bits, 1, rows, count, stride, totals);                           \
+            PIECE_OF(bits, 1);                                                                     \
         break
 
 static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64_t count,
