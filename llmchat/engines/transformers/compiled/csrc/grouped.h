@@ -8,6 +8,12 @@
 
 #define AHEAD_BYTES 6144 /* from what is read to what is prefetched */
 
+/* Whether there is a copy of a kernel for each layout, whose constants let the compiler keep codes
+ * in registers. The checked build would take minutes to compile. */
+#if defined(USE_VNNI) && !defined(LLMCHAT_CHECKED)
+#define HAS_COPIES 1
+#endif
+
 /* The activations of one row. */
 typedef struct {
     const act_t *q;
@@ -57,7 +63,7 @@ INLINE void prefetch_ahead(const uint8_t *p, const int bytes) {
 /* As unpack_numbers; codes stay in registers where there are enough of them. */
 INLINE void unpack_here(const Matrix *matrix, const uint8_t *p, const int bits,
                         u8x64 codes[VECTORS]) {
-#ifdef USE_VNNI
+#ifdef HAS_COPIES
     unpack_chunk(p, bits, codes);
     if (bits == 4 && matrix->grouping->has_table)
 #pragma GCC unroll 8
@@ -127,8 +133,7 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
 static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64_t count,
                                int64_t stride, f32x16 *totals) {
     int halves = piece->matrix->grouping->halves, bits = piece->matrix->grouping->bits;
-#ifdef USE_VNNI
-    /* The constants let the compiler keep codes in registers. */
+#ifdef HAS_COPIES
     switch (bits) {
         PIECE_CASE(2);
         PIECE_CASE(3);
@@ -292,12 +297,16 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
 static void multiply_tiles_of(const GroupedPanel *panel, const Activations *acts, int halves,
                               Ahead *ahead, float *out) {
     for (int64_t tile = 0; tile < acts->rows / TILE_ROWS; tile++, out += TILE_ROWS * PANEL_COLUMNS)
+#ifdef HAS_COPIES
         if (halves == 2)
             grouped_tile(panel, acts, tile, 2, 1, ahead, out);
         else if (panel->zero)
             grouped_tile(panel, acts, tile, 1, 1, ahead, out);
         else
             grouped_tile(panel, acts, tile, 1, 0, ahead, out);
+#else
+        grouped_tile(panel, acts, tile, halves, 1, ahead, out);
+#endif
 }
 
 /* Whether two matrices can be the sides of a panel. */
