@@ -15,8 +15,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.compiled import CompiledForward
 from llmchat.engines.transformers.compiled.build import load_kernels
-from llmchat.engines.transformers.compiled.kernels import Kernels
+from llmchat.engines.transformers.compiled.kernels import Kernels, Weight
 from llmchat.engines.transformers.executor import SequenceInput
 from llmchat.engines.transformers.pytorch.int8 import quantise_rows
+from llmchat.engines.transformers.quantised.packed import pack
+from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.weights import open_tensors
 
 HERE = Path(__file__).parent
@@ -56,6 +59,7 @@ def read_speed(kernels: Kernels, runs: int) -> float:
 class Speed:
     """Of one product: bytes of weights and multiply-adds a second."""
 
+    kind: str
     out: int
     in_: int
     rows: int
@@ -64,6 +68,7 @@ class Speed:
 
     def record(self) -> dict[str, float]:
         return {
+            "kind": self.kind,
             "out": self.out,
             "in": self.in_,
             "rows": self.rows,
@@ -73,27 +78,53 @@ class Speed:
 
     def line(self, memory: float) -> str:
         return (
-            f"{self.out:6} {self.in_:6} {self.rows:5} {self.bytes_s / 1e9:7.1f}"
+            f"{self.kind:5} {self.out:6} {self.in_:6} {self.rows:5} {self.bytes_s / 1e9:7.1f}"
             f" {100 * self.bytes_s / memory:9.0f}% {2 * self.madds_s / 1e9:8.0f}"
         )
 
 
-def product_speed(kernels: Kernels, out: int, in_: int, rows: int, runs: int) -> Speed:
-    count = max(2, COLD_BYTES // (out * in_) // max(1, rows // 16))
-    weight, scb = quantise_rows(torch.randn(out, in_))
-    pairs = [(weight.clone(), scb) for _ in range(count)]
+def random_weight(kind: str, out: int, in_: int) -> tuple[Weight, int]:
+    """A weight of a kind, and its bytes. The groups are those of GGUF."""
+    if kind == "int8":
+        return quantise_rows(torch.randn(out, in_)), out * in_
+    blocks = torch.full((out, -(-in_ // 256)), 0.01, dtype=torch.float16)
+    bits, group = {"Q4_K": (4, 32), "Q6_K": (6, 16)}[kind]
+    codes, scales = (
+        torch.randint(1 << width, (out, count), dtype=torch.uint8)
+        for width, count in ((bits, in_), (6, -(-in_ // group)))
+    )
+    weight = GroupedWeight(codes, bits, group, 256, blocks, scales.to(torch.int8), zero=32)
+    if kind == "Q4_K":
+        weight = GroupedWeight(codes, bits, group, 256, blocks, scales, blocks, scales)
+    packed = pack(weight)
+    return packed, packed.data.numel()
+
+
+def copied(weight: Weight) -> Weight:
+    if isinstance(weight, PackedWeight):
+        return replace(weight, data=weight.data.clone())
+    return weight[0].clone(), weight[1]
+
+
+def product_speed(
+    kernels: Kernels, kind: str, shape: tuple[int, int], rows: int, runs: int
+) -> Speed:
+    out, in_ = shape
+    weight, size = random_weight(kind, out, in_)
+    count = max(2, COLD_BYTES // size // max(1, rows // 16))
+    weights = [copied(weight) for _ in range(count)]
     result = torch.empty(count, rows, out)
-    seconds = best(runs, kernels.product(pairs, torch.randn(rows, in_), result))
-    weights = count * out * in_
-    return Speed(out, in_, rows, weights / seconds, weights * rows / seconds)
+    seconds = best(runs, kernels.product(weights, torch.randn(rows, in_), result))
+    madds = count * out * in_ * rows
+    return Speed(kind, out, in_, rows, count * size / seconds, madds / seconds)
 
 
 def product_speeds(kernels: Kernels, folder: Path, runs: int) -> Iterator[Speed]:
     config = read_json(folder / "config.json")
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     for out, in_ in ((hidden, hidden), (inner, hidden), (hidden, inner)):
-        for rows in (1, 16, 512):
-            yield product_speed(kernels, out, in_, rows, runs)
+        for kind, rows in product(("int8", "Q4_K", "Q6_K"), (1, 16, 512)):
+            yield product_speed(kernels, kind, (out, in_), rows, runs)
 
 
 def pass_times(folder: Path, kernels: Kernels, runs: int) -> dict[str, float]:
@@ -119,7 +150,8 @@ def measure(models: list[Path], runs: int) -> dict[str, Any]:
         kernels = load_kernels(Path(folder))
         memory = read_speed(kernels, 3 * runs)
         print(f"memory: {memory / 1e9:.1f} GB/s")
-        print(f"{'out':>6} {'in':>6} {'rows':>5} {'GB/s':>7} {'of memory':>10} {'GOP/s':>8}")
+        heads = f"{'kind':5} {'out':>6} {'in':>6} {'rows':>5} {'GB/s':>7}"
+        print(f"{heads} {'of memory':>10} {'GOP/s':>8}")
         products, steps = [], {}
         for model in models:
             for speed in product_speeds(kernels, model, runs):
