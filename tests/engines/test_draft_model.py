@@ -29,6 +29,7 @@ class Cheap(Pace):
     """As if drafts took next to no time: random models are sure of nothing."""
 
     cost = 0.05
+    row = 0.05
     rate = 0.02
     pauses = False
 
@@ -223,10 +224,22 @@ def test_drafts_pause_where_they_do_not_pay() -> None:
 def test_drafts_go_on_where_they_pay() -> None:
     pace = Pace()
     for _ in range(20):
+        pace.passed(1, 1.0)
         pace.passed(4, 1.25)
         pace.stepped(1, 0.25)
         pace.finished(4, 2.0)
     assert not pace.pauses and pace.rate == pytest.approx(2.0)
+
+
+def test_a_further_row_costs_what_is_measured() -> None:
+    pace = Pace()
+    for _ in range(40):
+        pace.passed(1, 1.0)
+        pace.passed(5, 1.8)
+        pace.stepped(1, 0.3)
+        pace.stepped(200, 9.0)
+    assert pace.row == pytest.approx(0.2, abs=0.02)
+    assert pace.cost == pytest.approx(0.3 + 0.2, abs=0.03)
 
 
 def test_the_first_measurement_is_of_cold_memory() -> None:

@@ -71,13 +71,12 @@ class Average:
 
 
 class Pace:
-    """Seconds of a call of each model, measured; and whether drafts pay.
-
-    A call of n rows takes about (1 + (n - 1) / PASS_ROWS) times as long as one of a row.
+    """Seconds of a call of each model with one row, measured, and what a further row of the large
+    one costs, as a part of that; and whether drafts pay.
     """
 
     def __init__(self) -> None:
-        self._large, self._small = Average(), Average()
+        self._large, self._small, self._row = Average(), Average(), Average()
         self._tokens = self._seconds = 0.0
         self._rounds, self._left, self._pause = 0, 0, _PAUSE
 
@@ -87,7 +86,12 @@ class Pace:
         large one.
         """
         small, large = self._small.value, self._large.value
-        return (small / large if small and large else _FIRST_COST) + 1 / PASS_ROWS
+        return (small / large if small and large else _FIRST_COST) + self.row
+
+    @property
+    def row(self) -> float:
+        """A further row of the large model, in calls of it."""
+        return self._row.value or 1 / PASS_ROWS
 
     @property
     def rate(self) -> float:
@@ -102,12 +106,17 @@ class Pace:
 
     def passed(self, rows: int, seconds: float) -> None:
         """Count a call of the large model."""
-        self._large.add(seconds / (1 + (rows - 1) / PASS_ROWS))
+        if rows > 1 and self._large.value:
+            more = (seconds / self._large.value - 1) / (rows - 1)
+            self._row.add(min(max(more, 0.0), 1.0))
+        else:
+            self._large.add(seconds / (1 + (rows - 1) * self.row))
         self._left = max(0, self._left - 1)
 
     def stepped(self, rows: int, seconds: float) -> None:
-        """Count a call of the small model."""
-        self._small.add(seconds / (1 + (rows - 1) / PASS_ROWS))
+        """Count a call of the small model. Those of a prompt say little about one row."""
+        if rows <= 2:
+            self._small.add(seconds)
 
     def finished(self, tokens: int, seconds: float) -> None:
         """Count a round: a draft and the call that checked it."""
@@ -246,7 +255,7 @@ class ModelDrafts:
         assert self._slot is not None
         unread = len(self._ids) - len(self._slot.ids)
         answered = len(self._ids) - self._prompt
-        cost = max(0.0, model.pace.cost - 1 / PASS_ROWS) * unread / PASS_ROWS
+        cost = max(0.0, model.pace.cost - model.pace.row) * unread / PASS_ROWS
         return unread <= _FEW or answered * _FIRST_SAVING >= cost
 
     def _take_slot(self) -> bool:
@@ -263,7 +272,7 @@ class ModelDrafts:
             if token >= model.vocabulary:
                 break
             chance *= model.chances.of(probability)
-            if chance < model.pace.rate / PASS_ROWS:
+            if chance < model.pace.rate * model.pace.row:
                 break
             draft.append(token)
             self._pending.append((token, probability))
