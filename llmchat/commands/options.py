@@ -172,8 +172,8 @@ Draft = Annotated[
     typer.Option(
         "--draft",
         metavar="MODEL",
-        help="A small model of the same vocabulary that drafts for this one: the answer is the same"
-        " and comes faster; `none` for none.",
+        help="A small model of the same vocabulary that drafts for this one. No token changes, and"
+        " drafts pause where they save no time; `none` for none.",
         rich_help_panel=MODEL,
         autocompletion=complete_model,
     ),
