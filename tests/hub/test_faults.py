@@ -23,6 +23,7 @@ import pytest
 from support import hub_attacks
 from support.checkpoints import save_adapter, save_tiny, tiny_config
 from support.loopback_hub import Hub, Repo, serving
+from support.random_gguf import tiny_bytes
 from support.worlds import make_world
 
 from llmchat.cli import main
@@ -119,6 +120,17 @@ def unknown(case: Case) -> None:
 
 def a_part(case: Case) -> None:
     case.base.files["model-00001-of-00002.safetensors"] = case.base.files.pop("model.safetensors")
+
+
+def of_gguf(case: Case, asked: str, name: str, content: bytes) -> None:
+    """Ask for a GGUF file of a repo that has one file alone."""
+    case.base.files = {name: content}
+    case.arguments[-1] = f"org/base:{asked}"
+
+
+def clip(case: Case) -> None:
+    content = tiny_bytes(case.tmp_path, architecture="clip", vocabulary=False)
+    of_gguf(case, "Q8_0", "a-Q8_0.gguf", content)
 
 
 def an_hour(case: Case) -> None:
@@ -249,6 +261,14 @@ FAULTS: dict[str, Callable[[Case], Any]] = {
     "HTTP 403 on a file": lambda case: case.fail("/resolve/", 403),
     "HTTP 404 on a file": lambda case: case.fail("/resolve/", 404),
     "a part of the weights is not in the repo": a_part,
+    "a GGUF file that the repo does not have": lambda case: of_gguf(
+        case, "Q4_0", "a-Q8_0.gguf", b""
+    ),
+    "a part of a GGUF file is not in the repo": lambda case: of_gguf(
+        case, "Q8_0", "a-Q8_0-00001-of-00002.gguf", b""
+    ),
+    "a wrong header of GGUF": lambda case: of_gguf(case, "Q8_0", "a-Q8_0.gguf", b"GGML" * 9),
+    "a GGUF file that is no language model": clip,
     "a token that cannot be one": lambda case: case.patch.setenv("HF_TOKEN", f"{TOKEN}\nX-Evil: 1"),
     "an unknown revision": lambda case: case.arguments.extend(["--revision", "v9"]),
     "HTTP 429 that stays": lambda case: case.fail("/api/", 429),
