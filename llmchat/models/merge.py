@@ -9,6 +9,7 @@ from llmchat.hub.local_store import fresh_folder
 from llmchat.hub.safe_copy import copy_beside
 from llmchat.models.locate import locate
 from llmchat.presets import Preset
+from llmchat.quantisation import declared
 from llmchat.settings import World
 
 SHARD_BYTES = 5_000_000_000
@@ -29,12 +30,11 @@ def merge(preset: Preset, target: Path, world: World, shard_bytes: int = SHARD_B
     if model.base is None or not model.adapters:
         raise Mismatch(f"{preset.name} has no adapter to merge", "--adapter names one")
     from llmchat.engines.checkpoint_files import read_json
-    from llmchat.engines.transformers.bitsandbytes_format import is_int8
     from llmchat.engines.transformers.weights import FileTensors, open_tensors
 
-    if is_int8(read_json(model.base.path / "config.json")):
+    if declared(read_json(model.base.path / "config.json")):
         raise Mismatch(
-            f"the weights of {model.base.source} are 8-bit, so merging would round them twice",
+            f"the weights of {model.base.source} are quantised, so merging would round them twice",
             "--base names the 16-bit model",
         )
     tensors = open_tensors(

@@ -325,7 +325,7 @@ def test_an_adapter_on_an_8_bit_base_is_noted_and_not_merged_into_a_checkpoint(
     code, _, err = run(
         "merge", str(eight_bit), "--adapter", str(adapter), "--output", str(tmp_path / "merged")
     )
-    assert code == 8 and "are 8-bit, so merging would round them twice" in err
+    assert code == 8 and "are quantised, so merging would round them twice" in err
 
 
 def test_an_architecture_that_cannot_be_relied_on_is_refused_at_pull_and_at_chat(

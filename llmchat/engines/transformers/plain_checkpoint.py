@@ -14,6 +14,8 @@ import torch
 from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
 from llmchat.engines.transformers.mapped_safetensors import Entry, Writer
 from llmchat.engines.transformers.weights import open_tensors
+from llmchat.quantisation import declared, method_of
+from llmchat.quantisation.config import KEYS
 
 _KEPT = ("tokenizer*", "*.jinja", "LICENSE*")
 
@@ -21,12 +23,24 @@ _KEPT = ("tokenizer*", "*.jinja", "LICENSE*")
 @contextmanager
 def plain_checkpoint(base: Path) -> Iterator[Path]:
     """The folder itself, or a temporary one with the dequantised weights."""
-    if not (base / GGUF_POINTER).exists():
+    if not _is_quantised(base):
         yield base
         return
     with tempfile.TemporaryDirectory(prefix=".plain-", dir=base.parent) as name:
         write_plain(base, Path(name))
         yield Path(name)
+
+
+def _is_quantised(base: Path) -> bool:
+    """Whether transformers cannot load the weights on every machine. It reads bitsandbytes' int8,
+    and dequantises MXFP4 itself, under its own names.
+    """
+    if (base / GGUF_POINTER).exists():
+        return True
+    table = declared(read_json(base / "config.json"))
+    if table is None or table.get("load_in_8bit"):
+        return False
+    return method_of(table) != "mxfp4"
 
 
 def write_plain(base: Path, target: Path) -> None:
@@ -40,4 +54,5 @@ def write_plain(base: Path, target: Path) -> None:
     for path in (path for pattern in _KEPT for path in base.glob(pattern)):
         (target / path.name).write_bytes(path.read_bytes())
     config = read_json(base / "config.json") | {"dtype": "bfloat16"}
+    config = {name: value for name, value in config.items() if name not in KEYS}
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")

@@ -16,6 +16,7 @@ from support.tiny_checkpoints import save_case
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.modules.auto_classes import load_whole
+from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch
@@ -94,6 +95,18 @@ def test_an_adapter_is_merged_into_the_dequantised_weights(base: Path, tmp_path:
     name = "model.layers.0.self_attn.{}_proj.weight"
     assert tensors.grouped(name.format("q")) is None
     assert tensors.grouped(name.format("k")) is not None
+
+
+def test_programs_that_read_16_bits_get_them(base: Path, tmp_path: Path) -> None:
+    """Training, and the libraries that a benchmark compares with."""
+    made, twin = quantise_checkpoint(base, tmp_path, FORMATS["gptq 4-bit, act-order"])
+    with plain_checkpoint(made) as folder:
+        assert "quantization_config" not in _json(folder / "config.json")
+        values = load_file(folder / "model.safetensors")
+    for name, tensor in load_file(twin / "model.safetensors").items():
+        assert torch.equal(values[name], tensor.bfloat16()), name
+    with plain_checkpoint(twin) as folder:
+        assert folder == twin
 
 
 def test_a_model_without_a_plan_runs_on_modules(tmp_path: Path) -> None:
