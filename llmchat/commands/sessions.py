@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -14,6 +14,7 @@ from llmchat.models import saved_kv
 from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World
+from llmchat.settings.types import Weights
 
 if TYPE_CHECKING:
     from llmchat.history import History, Hit, Session
@@ -326,6 +327,9 @@ def replay_session(
             "only chats of llmchat can be replayed",
         )
     choices = {name: made[name] for name in ("weights", "kv", "engine") if made.get(name)}
+    if choices.get("weights") not in get_args(Weights):
+        # The kind of a file that keeps its numbers, which the default does.
+        choices.pop("weights", None)
     opened = ModelOpener(world, {"device": device} | choices, opens=opens).open(waiting=True)
     changed = differences(made, opened.made_by)
     outcomes: list[ReplayedAnswer] = []

@@ -19,9 +19,10 @@ from llmchat.errors import (
 )
 from llmchat.hub import Checkpoint, find, find_intact, gguf_here, touch_used, unpack_quickly
 from llmchat.hub.local import find_gguf
+from llmchat.hub.weights import kind_in_words
 from llmchat.models import external
 from llmchat.models.engine_choice import AUTO, settled
-from llmchat.models.weight_names import weights_in_use
+from llmchat.models.weight_names import stored_kind
 from llmchat.presets import Preset, Source, get_format, names
 from llmchat.presets import find as find_preset
 from llmchat.prompt import PromptFormat
@@ -217,11 +218,19 @@ def provenance(model: Model) -> dict[str, Any]:
         "base": str(model.elsewhere) if model.elsewhere else _commit(model.base),
         "adapters": [_commit(adapter) for adapter in model.adapters],
         "adapter_scale": preset.adapter_scale,
-        "weights": weights_in_use(preset, model.base) if preset.engine in _NEED_FILES else "",
+        "weights": _weights(model) if preset.engine in _NEED_FILES else "",
         **cached,
         "engine": preset.engine,
         "format": f"{preset.format.name}@{preset.format.fingerprint()}",
     }
+
+
+def _weights(model: Model) -> str:
+    """`Q4_K_M` for weights that keep their numbers. Whether this machine computes with them is left
+    open: that would load torch, and a chat must not wait for it.
+    """
+    kind = stored_kind(model.base) if model.base else ""
+    return kind_in_words(model.preset.weights, kind)
 
 
 def _commit(checkpoint: Checkpoint | None) -> str:

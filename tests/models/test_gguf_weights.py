@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +187,18 @@ def test_a_16_bit_checkpoint_is_made_for_programs_that_need_one(made: Path) -> N
     weight = dict(model.named_parameters())["model.layers.0.mlp.up_proj.weight"]
     exact = tensors.get("model.layers.0.mlp.up_proj.weight")
     assert torch.equal(weight, exact.to(torch.bfloat16).float()) and torch.isfinite(found).all()
+
+
+def test_a_chat_with_a_file_does_not_wait_for_torch(file: Path, tmp_path: Path) -> None:
+    """What identifies the model is known before the engine loads, in its thread."""
+    code = (
+        "import sys\nfrom llmchat.models.locate import locate, provenance\n"
+        "from llmchat.presets import preset_for\nfrom llmchat.settings import Options, World\n"
+        f"model = locate(preset_for(Options(model={str(file)!r})), World.real())\n"
+        "print(provenance(model)['weights'], 'torch' in sys.modules)"
+    )
+    env = {"HOME": str(tmp_path), "PATH": ""}
+    # The first time, the file is unpacked, and its plan looked at.
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout == "Q4_0 False\n", done.stderr

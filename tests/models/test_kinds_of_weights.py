@@ -101,7 +101,9 @@ def test_the_kind_of_the_file_is_named_everywhere(
             continue
         preset = preset_of(world, model=str(made), weights=weights)
         assert model_facts(preset, world).weights == expected
-        assert provenance(locate(preset, world))["weights"] == expected
+        # The record of an answer leaves open what this machine does: it must not load torch.
+        recorded = "bf16" if weights == "bf16" else "AWQ 4-bit"
+        assert provenance(locate(preset, world))["weights"] == recorded
         base_ = locate(preset, world).base
         assert base_ is not None and stored_kind(base_) == "AWQ 4-bit"
 
