@@ -21,4 +21,5 @@ def draft_of(model: Model) -> Model | None:
             f"{preset.name} cannot draft: the engine `{preset.engine}` runs it",
             "a draft model runs in the engine transformers",
         )
-    return locate(replace(preset, draft=""), world)
+    # It answers nobody, so that it needs no prompt format of its own.
+    return locate(replace(preset, draft="", format=model.preset.format), world)

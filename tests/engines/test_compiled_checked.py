@@ -52,6 +52,7 @@ def run_checked(*arguments: str) -> "subprocess.CompletedProcess[str]":
         "test_compiled_sampling.py",
         "test_grouped_models.py",
         "test_grouped_products.py",
+        "families/test_chatglm.py",
     ],
 )
 def test_sanitizers_report_nothing(name: str) -> None:

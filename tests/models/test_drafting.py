@@ -42,6 +42,7 @@ def test_a_draft_is_named_by_an_option_or_a_preset(world: World, folders: Any) -
     model = located(world, model=large, draft=small)
     found = draft_of(model)
     assert found and found.base and found.base.path == Path(small)
+    assert found.preset.format.template == model.preset.format.template
     assert draft_of(located(world, model=large)) is None
     assert draft_of(located(world, model="mine"))
     assert draft_of(located(world, model="mine", draft="none")) is None
