@@ -73,12 +73,12 @@ def tensors_of(config: dict[str, Any], choice: Choice) -> GroupedTensors:
     ids=["Q4_K", "Q2_K", "IQ4_NL", "AWQ", "mixed, tied", "mixed"],
 )
 def test_model_gives_the_logits_of_plain_torch(
-    kernels: Kernels, choice: Choice, tied: bool
+    compiled: Kernels, choice: Choice, tied: bool
 ) -> None:
     config = make_config(tie_word_embeddings=tied)
     tensors, ids = tensors_of(config, choice), random_ids(config, 40)
     exact = logits_of(torch_model(config, tensors), ids)
-    model = CompiledForward(config, tensors, kernels)
+    model = CompiledForward(config, tensors, compiled)
     assert error(logits_of(model, ids), exact) < CLOSE
     pieces = model.new_cache()
     parts = [
@@ -88,14 +88,14 @@ def test_model_gives_the_logits_of_plain_torch(
     assert torch.equal(torch.cat(parts), logits_of(model, ids))
 
 
-def test_embedding_in_groups_has_no_second_copy(kernels: Kernels) -> None:
+def test_embedding_in_groups_has_no_second_copy(compiled: Kernels) -> None:
     config = make_config(tie_word_embeddings=True)
-    model = CompiledForward(config, tensors_of(config, every("Q6_K")), kernels)
+    model = CompiledForward(config, tensors_of(config, every("Q6_K")), compiled)
     assert model._model.embedding is None
     assert model._model.tokens.weight == model._model.head.weight
 
 
-def test_live_adapter_is_added_to_grouped_weights(kernels: Kernels) -> None:
+def test_live_adapter_is_added_to_grouped_weights(compiled: Kernels) -> None:
     config = make_config()
     tensors, ids = tensors_of(config, mixed), random_ids(config, 40)
     adapter = make_adapter(config, 4, 3)
@@ -103,13 +103,13 @@ def test_live_adapter_is_added_to_grouped_weights(kernels: Kernels) -> None:
     for name, (a, b, scale) in adapter.modules.items():
         merged[f"{name}.weight"] = merged[f"{name}.weight"] + scale * b.float() @ a.float()
     expected = logits_of(torch_model(config, GroupedTensors(merged, {})), ids)
-    model = CompiledForward(config, tensors, kernels)
+    model = CompiledForward(config, tensors, compiled)
     assert error(logits_of(model, ids, adapters=((adapter, 1.0),)), expected) < CLOSE
     assert error(logits_of(model, ids), expected) > 0.1
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["one order", "two orders"])
-def test_columns_in_another_order(kernels: Kernels, alike: bool) -> None:
+def test_columns_in_another_order(compiled: Kernels, alike: bool) -> None:
     """Of one block's inputs the orders are the same, or they cannot be in groups."""
     config = make_config()
     plain = make_tensors(config)
@@ -123,7 +123,7 @@ def test_columns_in_another_order(kernels: Kernels, alike: bool) -> None:
             weights[name] = like(weight, "AWQ", order)
     tensors, ids = GroupedTensors(state, weights), random_ids(config, 30)
     exact = logits_of(torch_model(config, tensors), ids)
-    model = CompiledForward(config, tensors, kernels)
+    model = CompiledForward(config, tensors, compiled)
     assert error(logits_of(model, ids), exact) < CLOSE
     first = logits_of(model, ids[:1])
     assert torch.equal(first, logits_of(model, ids)[:1])
@@ -147,18 +147,18 @@ class PreparedTensors(GroupedTensors):
         assert name not in self.weights, "a prepared weight is not packed again"
 
 
-def test_prepared_weights_are_used_as_they_are(kernels: Kernels) -> None:
+def test_prepared_weights_are_used_as_they_are(compiled: Kernels) -> None:
     config = make_config()
     tensors, ids = tensors_of(config, every("Q4_K")), random_ids(config, 12)
     prepared = PreparedTensors(
         {name: tensors.get(name) for name in tensors.shapes}, tensors.weights
     )
-    first, second = (CompiledForward(config, one, kernels) for one in (tensors, prepared))
+    first, second = (CompiledForward(config, one, compiled) for one in (tensors, prepared))
     assert torch.equal(logits_of(first, ids), logits_of(second, ids))
 
 
 @pytest.mark.parametrize("form", ["Q4_K", "MXFP4", "Q8_0"])
-def test_experts_in_groups_give_the_logits_of_plain_torch(kernels: Kernels, form: str) -> None:
+def test_experts_in_groups_give_the_logits_of_plain_torch(compiled: Kernels, form: str) -> None:
     config = {
         "model_type": "qwen2_moe", "vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 2,
         "max_position_embeddings": 512, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -179,7 +179,7 @@ def test_experts_in_groups_give_the_logits_of_plain_torch(kernels: Kernels, form
     weights = {name: like(state[name], form) for name in sorted(named)}
     tensors, ids = GroupedTensors(state, weights), random_ids(config, 30)
     exact = logits_of(torch_model(config, tensors), ids)
-    model = CompiledForward(config, tensors, kernels)
+    model = CompiledForward(config, tensors, compiled)
     got = logits_of(model, ids)
     # A token whose experts differ because two scores are nearly equal has other logits.
     differences = [error(one, other) for one, other in zip(got, exact, strict=True)]
@@ -187,7 +187,7 @@ def test_experts_in_groups_give_the_logits_of_plain_torch(kernels: Kernels, form
     assert torch.equal(logits_of(model, ids[:1]), got[:1])
 
 
-def test_weight_without_a_layout_is_quantised_by_rows(kernels: Kernels) -> None:
+def test_weight_without_a_layout_is_quantised_by_rows(compiled: Kernels) -> None:
     config = make_config()
     plain = make_tensors(config)
     state = {name: plain.get(name) for name in plain.shapes}
@@ -195,4 +195,4 @@ def test_weight_without_a_layout_is_quantised_by_rows(kernels: Kernels) -> None:
     odd = grouped((64, 96), 4, 24, 24, zero=8)
     tensors, ids = GroupedTensors(state, {name: odd}), random_ids(config, 20)
     exact = logits_of(torch_model(config, tensors), ids)
-    assert error(logits_of(CompiledForward(config, tensors, kernels), ids), exact) < CLOSE
+    assert error(logits_of(CompiledForward(config, tensors, compiled), ids), exact) < CLOSE

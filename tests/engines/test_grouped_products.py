@@ -39,7 +39,7 @@ def test_products_are_those_of_the_dequantised_weight(
     x = torch.randn(13, shape[1])
     numbers = weight.dequantised().double().T
     size = x.double().abs() @ numbers.abs() + 1e-9
-    for rows in (1, 2, 6, 13):
+    for rows in (1, 6, 13):
         got = compiled.multiply([pack(weight)], x[:rows].contiguous())[0]
         assert ((got - in_groups(x[:rows]) @ numbers).abs() <= 4e-6 * size[:rows]).all()
 
