@@ -85,7 +85,7 @@ class GroupedWeight:
 class PackedWeight:
     """A matrix [out, in] in the layout of the compiled step, which may be mapped from a file.
 
-    kind: a name of packed.KINDS. data: uint8, flat. order: as in GroupedWeight.
+    kind: a name that packed.kind_named reads. data: uint8, flat. order: as in GroupedWeight.
     """
 
     kind: str
