@@ -106,7 +106,8 @@ static void run_output_panel(Worker *worker, const ExpertGroup *group, int64_t u
     int64_t first = group->inner_first, count = group->count, in = group->inner;
     Activations acts = part_of(memory->acts, first, count, in);
     Activations residual = part_of(memory->residual, first, count, in);
-    multiply_rows(worker, &acts, needs_two_terms(output) ? &residual : NULL, &panel, PANEL_COLUMNS);
+    int needs_two = needs_two_terms(worker->pass->model, output);
+    multiply_rows(worker, &acts, needs_two ? &residual : NULL, &panel, PANEL_COLUMNS);
     if (worker->pass->ranks) barrier(&worker->lora_cursor);
     for (int64_t i = 0; i < group->count; i++) {
         const float *product = worker->product + i * PANEL_COLUMNS;
@@ -194,7 +195,7 @@ static void prepare_inner(Worker *worker) {
         Activations acts = part_of(memory->acts, group->inner_first, group->count, in);
         Activations residual = part_of(memory->residual, group->inner_first, group->count, in);
         const float *x = memory->inner + group->inner_first + row * in;
-        int needs_two = needs_two_terms(group->linear + group->inputs);
+        int needs_two = needs_two_terms(worker->pass->model, group->linear + group->inputs);
         quantise(&acts, row, x, 0, acts.groups, needs_two ? worker->residual_row : NULL);
         if (needs_two) quantise(&residual, row, worker->residual_row, 0, acts.groups, NULL);
     }

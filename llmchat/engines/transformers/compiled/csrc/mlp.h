@@ -49,7 +49,7 @@ static void run_mlp(Worker *worker, const Block *block) {
     (cuts_gates(block) ? run_cut_inputs : run_mlp_inputs)(worker, block);
     const Matrix *output = block->linear + block->inputs;
     prepare_input(worker, (Source){.kind = FROM_ROWS,
-                                   .two_term = needs_two_terms(output),
+                                   .two_term = needs_two_terms(worker->pass->model, output),
                                    .width = inner,
                                    .rows = pass->inner,
                                    .order = output->order});

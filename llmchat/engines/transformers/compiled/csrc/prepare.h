@@ -114,15 +114,22 @@ typedef struct {
     const int32_t *order;
 } Source;
 
-/* Weights of few bits are less exact than activations of 8 bits. */
-static int needs_two_terms(const Matrix *matrix) {
-    return !matrix->grouping || matrix->grouping->bits == 8;
+/* In models with fewer numbers a token, activations of 8 bits behind norms change the answers; they
+ * can afford a second term, which gives those of fp32 (docs/log.md). */
+#define SMALL_HIDDEN 768
+
+/* Whether the input of a matrix within an MLP gets two terms. In larger models, weights of few bits
+ * are less exact than activations of 8 bits. */
+static int needs_two_terms(const Model *model, const Matrix *matrix) {
+    return !matrix->grouping || matrix->grouping->bits == 8 || model->hidden < SMALL_HIDDEN;
 }
 
 /* What the inputs of a block read. */
 static Source block_input(const Worker *worker, const Block *block) {
     const Pass *pass = worker->pass;
+    int is_grouped = (block->kind == ATTENTION || block->kind == MLP) && block->linear->grouping;
     return (Source){.kind = FROM_ROWS,
+                    .two_term = is_grouped && pass->model->hidden < SMALL_HIDDEN,
                     .width = pass->model->hidden,
                     .rows = block->reads_saved ? pass->saved : pass->x,
                     .norm = block->norm.count ? &block->norm : NULL,
