@@ -22,6 +22,7 @@ STANDARD = {
     "PIP_INDEX_URL": "Package index for models from PyPI; pip's other variables are honoured.",
     "HTTPS_PROXY": "Proxy for the web; `HTTP_PROXY` in small letters, `ALL_PROXY`, `NO_PROXY` too.",
     "SSL_CERT_FILE": "Certificates that are trusted instead of the usual ones.",
+    "OLLAMA_MODELS": "Folder of the models of ollama.",
     "OPENAI_API_KEY": "Key for the server of --url.",
     "OPENAI_BASE_URL": "Address of the server for --engine openai.",
     "VLLM_API_KEY": "Key of the server that `llmchat deploy vllm` starts.",

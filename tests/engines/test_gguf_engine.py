@@ -291,7 +291,7 @@ def test_a_file_by_its_path_is_chatted_with(smol_gguf: Path, gguf_world: World) 
         ({"model": "FILE", "device": "cuda"}, UsageError, "it sees no GPU"),
         ({"model": "FILE", "device": "cuda:x"}, UsageError, "there is no device"),
         ({"model": "FILE", "adapter": "./nothing.gguf"}, Exception, "there is no file"),
-        ({"model": "TEXT"}, IntegrityError, "text.gguf cannot be read: GGUF magic invalid"),
+        ({"model": "TEXT"}, IntegrityError, "text.gguf cannot be read: it is not a GGUF file"),
         ({"model": "HALF"}, IntegrityError, "half.gguf cannot be read"),
         ({"model": "EMPTY"}, IntegrityError, "holds no language model"),
     ],

@@ -45,7 +45,9 @@ class Tokenizer:
         self.names = assumed | own
         self.end_ids = self._read_end_ids()
         self._opening, self._closing = self._read_surroundings()
-        self._opens_answers = not self._config.get("is_encoder_decoder")
+        # What closes an encoder's text stays behind an answer that was begun.
+        is_encoder = bool(self._config.get("is_encoder_decoder"))
+        self._opens_answers = bool(self._closing) and not is_encoder
         self.count = remembered_count(self._count)
         self._latest: tuple[Prompt | None, bool, list[int]] = (None, False, [])
 

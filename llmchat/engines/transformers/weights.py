@@ -88,8 +88,11 @@ class MergedTensors(FloatTensors):
         return None if self._changes(name) else self._base.stored_size(name)
 
     def _changes(self, name: str) -> bool:
+        """Whether a tensor is not the base's own: an adapter adds to it, or it is a head that the
+        base ties."""
         module = name.removesuffix(".weight")
-        return any(module in adapter.modules for adapter in self.adapters)
+        is_new = self.untied and name == HEAD
+        return is_new or any(module in adapter.modules for adapter in self.adapters)
 
 
 class RenamedTensors:

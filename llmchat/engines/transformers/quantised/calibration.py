@@ -36,7 +36,8 @@ def importance(plan: Plan, tensors: Tensors, tokens: Tokenizer) -> dict[str, Ten
     if plan.encoder or not supports(plan):
         return {}
     ids = tokens.encode(Prompt(TEXT.read_text("utf-8"), (), bos=False))[:_TOKENS]
-    pieces = [ids[start : start + _PIECE] for start in range(0, len(ids), _PIECE)]
+    length = min(_PIECE, plan.longest or _PIECE)
+    pieces = [ids[start : start + length] for start in range(0, len(ids), length)]
     return measured(plan, tensors, pieces)
 
 
