@@ -25,17 +25,20 @@ def pack_by_parts(
         return None
     head, block = packed_bytes(kind, (0, in_)), packed_bytes(kind, (ROWS, in_))
     data = torch.zeros(packed_bytes(kind, (out, in_)), dtype=torch.uint8)
+    # A thread has its own mode, and tensors of inference can only be written in that mode.
+    infers = torch.is_inference_mode_enabled()
 
     def put(start: int) -> bool:
-        weight = grouped(slice(start, start + step))
-        if kind_of(weight) != kind:
-            return False
-        part = pack(weight, name).data
-        at = head + start // ROWS * (block - head)
-        data[at : at + len(part) - head] = part[head:]
-        if start == 0:
-            data[:head] = part[:head]
-        return True
+        with torch.inference_mode(infers):
+            weight = grouped(slice(start, start + step))
+            if kind_of(weight) != kind:
+                return False
+            part = pack(weight, name).data
+            at = head + start // ROWS * (block - head)
+            data[at : at + len(part) - head] = part[head:]
+            if start == 0:
+                data[:head] = part[:head]
+            return True
 
     step = max(ROWS, _PART // in_ // ROWS * ROWS)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
