@@ -25,7 +25,7 @@ from llmchat.models.prepared_copy import (
     note_rounding,
     proof_file,
 )
-from llmchat.models.weight_names import stored_kind
+from llmchat.models.weight_names import stored_kind, weights_in_use
 from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset
 from llmchat.settings import Options, World
@@ -150,6 +150,7 @@ def _open_transformers(
         kernels=kernels_folder(model.world) if model.world else None,
         proven=proof_file(model),
         draft=_transformers(draft, options, progress) if draft else None,
+        weights_name=weights_in_use(model.preset, model.base),
     )
 
 

@@ -13,16 +13,19 @@ from gguf import GGMLQuantizationType as Kind
 from support.checkpoints import save_adapter, save_tiny
 from support.tiny_families import CASES
 from support.tiny_gguf import write_gguf
+from support.worlds import make_world
 
 from llmchat.cli import main
 from llmchat.engines.checkpoint_files import GGUF_POINTER
 from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.compiled.build import can_build
 from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
 from llmchat.engines.transformers.prepared_checkpoint import Preparation, open_prepared
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import IntegrityError
 from llmchat.hub.gguf_folder import write_folder
 from llmchat.models import prepared_copy
+from llmchat.models.opener import ModelOpener
 
 Run = Callable[..., tuple[int, str, str]]
 ASK = ("--no-server", "--no-log", "--temperature", "0", "--max-tokens", "6", "--device", "cpu")
@@ -202,3 +205,10 @@ def test_a_chat_with_a_file_does_not_wait_for_torch(file: Path, tmp_path: Path) 
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.stdout == "Q4_0 False\n", done.stderr
+
+
+def test_an_engine_names_the_kind_of_its_file(file: Path, tmp_path: Path) -> None:
+    opened = ModelOpener(make_world(tmp_path), {"model": str(file), "device": "cpu"}).open()
+    expected = "Q4_0" if can_build() else "int8"
+    assert f" {expected} cpu" in opened.engine.describe()
+    opened.engine.unload()

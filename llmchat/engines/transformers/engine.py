@@ -52,7 +52,8 @@ class TransformersEngine:
     of theirs. kernels: a folder for the compiled step; without it, or without a compiler, torch
     runs the model. proven: a file that records that this model passed `modules.self_test`, written
     when it does; without it each load runs the test. draft: an engine with a small model that
-    drafts for this one (draft_model.py). Raises Mismatch for a model that fails the test, and for
+    drafts for this one (draft_model.py). weights_name: of weights that a file has quantised, for
+    `describe`. Raises Mismatch for a model that fails the test, and for
     a draft model that does not fit.
     """
 
@@ -76,10 +77,11 @@ class TransformersEngine:
         kernels: Path | None = None,
         proven: Path | None = None,
         draft: "TransformersEngine | None" = None,
+        weights_name: str = "",
     ):
         started = time.perf_counter()
         self._name = name or base.name
-        self._weights, self._kv = weights, kv
+        self._weights, self._kv = weights_name or weights, kv
         self._device = device_named(device)
         loaded = load(
             Source(
