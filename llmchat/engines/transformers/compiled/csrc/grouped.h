@@ -170,9 +170,13 @@ static void multiply_few_rows(const Activations *acts, const Activations *residu
         rows[r] = r < count ? act_row(acts, first + r) : act_row(residual, first + r - count);
     for (; piece.first < chunks; piece.first += piece.chunks) {
         piece.chunks = MIN(CODE_PIECE / CODE_CHUNK, chunks - piece.first);
+        const uint8_t *header = reader.at;
         read_scales(&reader, grouping, piece.chunks * grouping->halves, piece.scale, piece.minimum,
                     1);
         piece.codes = reader.at;
+        /* Without this the next scales are waited for: decoding takes 1.4 times as long. */
+        for (; header < piece.codes; header += CACHE_LINE)
+            __builtin_prefetch(header + AHEAD_BYTES, 0, 2);
         multiply_any_piece(&piece, rows, terms, acts->tile_rows, totals);
         reader.at += piece.chunks * grouping->bits * 64;
     }
