@@ -14,6 +14,7 @@ benchmarks/results/quantised.json, one entry for each file.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -65,6 +66,8 @@ def llmchat(*arguments: str, stdin: str = "", environment: dict[str, str]) -> fl
 
 def pulled(file: Path, environment: dict[str, str], data: Path) -> dict[str, float]:
     """Seconds of a pull of the file, and the bytes that it leaves for each one of the file."""
+    with contextlib.suppress(RuntimeError):
+        llmchat("rm", "-y", str(file), environment=environment)
     before = size_of(data)
     seconds = llmchat("pull", str(file), environment=environment)
     return {"pull, s": seconds, "disk / file": (size_of(data) - before) / file.stat().st_size}
