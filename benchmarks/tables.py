@@ -21,8 +21,8 @@ PAGES = ("README.md", "docs/bench.md", "docs/retrieval.md")
 OURS, LLAMA_CPP, CTRANSLATE2 = "llmchat int8", "llama.cpp Q8_0", "CTranslate2 int8"
 WHEEL = (
     "The wheel is compiled for many processors. Beside a llama.cpp compiled for the machine,"
-    " llmchat\n  decoded a Llama of 1.1B 1.17 × and one of 0.3B 0.96 × as fast, and read the prompt"
-    " of the\n  latter 2.5 × as fast (two Zen 4 cores, 26 November)."
+    " llmchat\n  decoded 1.33 × as fast at 1.1B and 1.59 × at 135M, and read prompts 2.7 × and"
+    " 3.0 × as fast\n  (two Zen 4 cores, 26 November)."
 )
 MODELS = {"smol": "135M", "1b": "1.1B"}
 # The order of engine.json's rows in docs/bench.md, in the words of that page.
