@@ -23,11 +23,7 @@ from llmchat.reply import build_request
 from llmchat.reply_parser import GenerationRequest, ReplyParser
 from llmchat.server.answer_forms import bound, form_of
 from llmchat.server.chat_completions import Choice
-from llmchat.server.request_parsing import (
-    sampling_of,
-    sampling_of_choice,
-    with_template_values,
-)
+from llmchat.server.request_parsing import chat_settings, sampling_of_choice
 from llmchat.settings import World
 
 # Seeds of several answers to one line must differ from those of the next lines.
@@ -85,14 +81,15 @@ class _Asked:
 
 def run(
     work: Work,
-    lines: Iterable[Line],
+    lines: Iterable[Line | None],
     sink: Sink,
     world: World,
     *,
     total: int | None = None,
     quiet: bool = False,
 ) -> Outcome:
-    """Answer the lines that have no row yet. total: how many lines there are, if known.
+    """Answer the lines that have no row yet. lines: None where the next one is not there yet.
+    total: how many lines there are, if known.
 
     Ctrl-C ends it with what is written. Raises errors that the next line would have too.
     """
@@ -110,7 +107,7 @@ class _Run:
         self._faults = 0
         self._started = time.perf_counter()
 
-    def run(self, lines: Iterable[Line]) -> Outcome:
+    def run(self, lines: Iterable[Line | None]) -> Outcome:
         outcome = self._outcome
         tasks = self._tasks(lines)
         try:
@@ -125,9 +122,12 @@ class _Run:
             outcome.seconds = time.perf_counter() - self._started
         return outcome
 
-    def _tasks(self, lines: Iterable[Line]) -> Generator[Task]:
+    def _tasks(self, lines: Iterable[Line | None]) -> Generator[Task | None]:
         """The answers that are still to be made, in the order of the lines."""
         for line in lines:
+            if line is None:
+                yield None
+                continue
             self._numbers[line.key] = line.number
             if line.key in self._sink.kept:
                 self._outcome.kept += 1
@@ -161,12 +161,7 @@ class _Run:
         sampling = replace(self._work.sampling, seed=seed % 2**63)
         if request := ask.request:
             form = form_of(request)
-            preset = with_template_values(
-                preset, request.chat_template_kwargs, request.reasoning_effort
-            )
-            most = request.max_completion_tokens or request.max_tokens
-            logprobs = (request.top_logprobs or 0) + 1 if request.logprobs else 0
-            sampling = sampling_of(request, replace(preset, sampling=sampling), most, logprobs)
+            preset, sampling = chat_settings(request, replace(preset, sampling=sampling))
             sampling = bound(sampling, form, engine)
             count, tools = request.n or count, form.tools
         conversation = with_system(ask.conversation, preset)

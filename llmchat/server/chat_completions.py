@@ -21,11 +21,11 @@ from llmchat.server.openai_format import chat_logprobs, encode_json, tool_call, 
 from llmchat.server.request_documents import Asked, Placing, sent_sources, wants_documents
 from llmchat.server.request_messages import to_conversation
 from llmchat.server.request_parsing import (
+    chat_settings,
     check_chat,
-    sampling_of,
+    most_tokens,
     sampling_of_choice,
     with_policy,
-    with_template_values,
 )
 from llmchat.server.state import ServerState, new_id
 from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
@@ -183,16 +183,9 @@ def _build_request(
     """Choose the messages that fit and render the prompt. Slow, because it counts tokens: call it
     in a thread."""
     trim = _trims(state, request)
-    preset = with_template_values(
-        lease.preset, request.chat_template_kwargs, request.reasoning_effort
-    )
-    preset = with_policy(preset, trim)
-    max_tokens = request.max_completion_tokens
-    if max_tokens is None:
-        max_tokens = request.max_tokens
-    logprobs = (request.top_logprobs or 0) + 1 if request.logprobs else 0
-    sampling = sampling_of(request, preset, max_tokens, logprobs)
+    preset, sampling = chat_settings(request, with_policy(lease.preset, trim))
     sampling = bound(sampling, form, lease.engine)
+    max_tokens = most_tokens(request)
     generation = build_request(
         asked.conversation if asked else to_conversation(request.messages),
         preset,

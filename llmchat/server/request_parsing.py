@@ -45,6 +45,20 @@ def sampling_of(
     return replace(preset.sampling, logprobs=logprobs, **changes)
 
 
+def chat_settings(request: ChatRequest, preset: Preset) -> tuple[Preset, Sampling]:
+    """The preset with the template values of a request, and its sampling with the request's
+    changes."""
+    preset = with_template_values(preset, request.chat_template_kwargs, request.reasoning_effort)
+    logprobs = (request.top_logprobs or 0) + 1 if request.logprobs else 0
+    return preset, sampling_of(request, preset, most_tokens(request), logprobs)
+
+
+def most_tokens(request: ChatRequest) -> int | None:
+    """The limit on the tokens of an answer, under its new or its old name."""
+    newer = request.max_completion_tokens
+    return request.max_tokens if newer is None else newer
+
+
 def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
     """The sampling of one of a request's choices: each gets its own seed."""
     if sampling.seed is None or not index:

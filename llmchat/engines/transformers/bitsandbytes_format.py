@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llmchat.engines.transformers.checkpoint_names import is_transposed
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
-from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
+from llmchat.engines.transformers.tensors import UngroupedTensors
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.parse_guard import shown
 from llmchat.quantisation import is_int8
@@ -23,7 +23,7 @@ __all__ = ["HEAD_FILE", "Int8Tensors", "is_int8"]
 HEAD_FILE = "head.safetensors"
 
 
-class Int8Tensors:
+class Int8Tensors(UngroupedTensors):
     """The tensors of 8-bit files. Shapes are those of the model's weights; `get` dequantises a
     weight to float32.
     """
@@ -99,15 +99,6 @@ class Int8Tensors:
         if not {"weight", "SCB"} <= set(self._head.shapes):
             raise IntegrityError(f"{self._head.path.name} holds no 8-bit copy of the output head")
         return self._head.get("weight"), self._head.get("SCB")
-
-    def grouped(self, name: str) -> GroupedWeight | None:
-        return None
-
-    def packed(self, name: str) -> PackedWeight | None:
-        return None
-
-    def stored_size(self, name: str) -> int | None:
-        return None
 
     def _joined(self, names: Sequence[str]) -> Tensor:
         files = {self._files[name] for name in names}

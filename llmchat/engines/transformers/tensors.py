@@ -45,10 +45,8 @@ class Tensors(Protocol):
         ...
 
 
-class FloatTensors:
-    """The quantised part of Tensors for a source without quantised tensors."""
-
-    untied: bool = False
+class UngroupedTensors:
+    """The grouped part of Tensors for a source without weights in groups."""
 
     def grouped(self, name: str) -> GroupedWeight | None:
         return None
@@ -58,6 +56,12 @@ class FloatTensors:
 
     def stored_size(self, name: str) -> int | None:
         return None
+
+
+class FloatTensors(UngroupedTensors):
+    """The quantised part of Tensors for a source without quantised tensors."""
+
+    untied: bool = False
 
     def int8(self, *names: str) -> tuple[Tensor, Tensor] | None:
         return None
