@@ -1,5 +1,6 @@
 """Answers many requests at once: over the slots of an engine, or with several calls to a server."""
 
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
@@ -28,10 +29,15 @@ class Task:
             self.answer.close()
 
 
-def completed(engine: Engine, tasks: Iterator[Task], parallel: int) -> Generator[Task]:
+# Seconds between two looks at a pipe that has nothing yet, while no answer is made.
+_PAUSE_S = 0.02
+
+
+def completed(engine: Engine, tasks: Iterator[Task | None], parallel: int) -> Generator[Task]:
     """The tasks, each when its answer is complete; at most `parallel` of them at once.
 
-    Raises what ends a run; a task with any other error has it.
+    tasks: None where the next one is not there yet. Raises what ends a run; a task with any other
+    error has it.
     """
     worker = unwrap(engine)
     if isinstance(worker, Batches):
@@ -39,16 +45,40 @@ def completed(engine: Engine, tasks: Iterator[Task], parallel: int) -> Generator
         batches.slots = max(batches.slots, parallel)
         return _over_slots(batches, tasks, parallel)
     if parallel == 1:
-        return (_stream(engine, task) for task in tasks)
+        return _one_by_one(engine, tasks)
     return _streamed(engine, tasks, parallel)
 
 
-def _over_slots(engine: BatchEngine, tasks: Iterator[Task], parallel: int) -> Generator[Task]:
+class _Source:
+    """The tasks as far as they are there. over: whether there will be no more."""
+
+    def __init__(self, tasks: Iterator[Task | None]):
+        self._tasks = tasks
+        self.over = False
+
+    def take(self, *, waits: bool) -> Task | None:
+        """The next task; None at the end, and where none is there yet unless it waits."""
+        while not self.over:
+            try:
+                task = next(self._tasks)
+            except StopIteration:
+                self.over = True
+                break
+            if task is not None or not waits:
+                return task
+            time.sleep(_PAUSE_S)
+        return None
+
+
+def _over_slots(
+    engine: BatchEngine, tasks: Iterator[Task | None], parallel: int
+) -> Generator[Task]:
     """Continuous batching: an answer that ends makes room for the next one."""
     running: list[Task] = []
+    source = _Source(tasks)
     try:
         while True:
-            while len(running) < parallel and (task := next(tasks, None)) is not None:
+            while len(running) < parallel and (task := source.take(waits=not running)):
                 if _begin(engine, task):
                     running.append(task)
                 else:
@@ -97,17 +127,26 @@ def _step(engine: BatchEngine, running: list[Task]) -> None:
             task.close()
 
 
-def _streamed(engine: Engine, tasks: Iterator[Task], parallel: int) -> Generator[Task]:
+def _one_by_one(engine: Engine, tasks: Iterator[Task | None]) -> Generator[Task]:
+    """In this thread, which Ctrl-C interrupts."""
+    source = _Source(tasks)
+    while task := source.take(waits=True):
+        yield _stream(engine, task)
+
+
+def _streamed(engine: Engine, tasks: Iterator[Task | None], parallel: int) -> Generator[Task]:
     """Each answer in a thread, for engines that wait for a server."""
     running: set[Future[Task]] = set()
+    source = _Source(tasks)
     with ThreadPoolExecutor(parallel) as threads:
         try:
             while True:
-                while len(running) < parallel and (task := next(tasks, None)) is not None:
+                while len(running) < parallel and (task := source.take(waits=not running)):
                     running.add(threads.submit(_stream, engine, task))
                 if not running:
                     return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
+                pause = None if source.over or len(running) == parallel else _PAUSE_S
+                done, running = wait(running, pause, FIRST_COMPLETED)
                 yield from [one.result() for one in done]
         finally:
             for waiting in running:

@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any, BinaryIO, TextIO
 
 from msgspec import Struct
@@ -19,6 +21,8 @@ from llmchat.settings import World
 # Bytes of a line: more is no prompt, and reading it would take the memory.
 LONGEST = 64_000_000
 _KEY_LENGTH = 16
+# Lines of a pipe that wait for their turn.
+_READ_AHEAD = 1000
 
 
 class Line(Struct, frozen=True):
@@ -82,13 +86,44 @@ def lines_of(world: World, name: str, template: Template | None = None) -> Itera
         yield from _READERS.get(Path(name).suffix.lower(), _json_lines)(stream, reader, name)
 
 
+def is_pipe(name: str) -> bool:
+    """Whether the lines can only be read once, as they come."""
+    return name == "-" or not Path(name).expanduser().is_file()
+
+
 def count_lines(name: str) -> int | None:
-    """The lines of a file that are not empty; None for stdin, and for CSV, whose rows may have
+    """The lines of a file that are not empty; None for a pipe, and for CSV, whose rows may have
     several lines."""
-    if name == "-" or Path(name).suffix.lower() in (".csv", ".tsv"):
+    if is_pipe(name) or Path(name).suffix.lower() in (".csv", ".tsv"):
         return None
     with Path(name).expanduser().open("rb") as stream:
         return sum(1 for line in stream if line.strip())
+
+
+def as_they_come(lines: Iterator[Line]) -> Iterator[Line | None]:
+    """The lines of a pipe, read in a thread; None where the next one is not there yet."""
+    found: Queue[Line | Exception | None] = Queue(_READ_AHEAD)
+
+    def read() -> None:
+        try:
+            for line in lines:
+                found.put(line)
+            found.put(None)
+        except Exception as error:
+            found.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            one = found.get_nowait()
+        except Empty:
+            yield None
+            continue
+        if isinstance(one, Exception):
+            raise one
+        if one is None:
+            return
+        yield one
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, Protocol
 import msgspec
 from msgspec import Struct
 
-from llmchat.batch.rows import BatchMark, Row
+from llmchat.batch.rows import OPENINGS, BatchMark, Row
 from llmchat.errors import UsageError
+from llmchat.output.row_file import complete_rows, remove_broken_row
 from llmchat.settings import World
 
 
@@ -59,6 +60,8 @@ class Results:
     def __init__(self, path: Path, run: str, *, as_done: bool = False):
         self.kept: dict[str, bool] = {}
         self._path, self._run, self._as_done = path, run, as_done
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is not a file", "`-` is stdout")
         try:
             self._file = path.open("a+b")
         except OSError as error:
@@ -109,8 +112,7 @@ class Results:
 
     def _read(self) -> None:
         """Find the lines that have a row, and remove an incomplete row at the end."""
-        end = 0
-        for found, start, length in self._marks():
+        for found, _, _ in self._marks():
             mark = found.of
             if mark.run != self._run:
                 raise UsageError(
@@ -118,18 +120,12 @@ class Results:
                     "another name begins anew; the same flags as before go on with it",
                 )
             self.kept[mark.key] = found.error is None
-            end = start + length
-        self._file.truncate(end)
+        remove_broken_row(self._file, str(self._path), OPENINGS)
 
     def _marks(self) -> Iterator[tuple[_Mark, int, int]]:
         """What each complete row says, where it begins, and its length in bytes."""
-        self._file.seek(0)
-        start = 0
-        for number, text in enumerate(self._file, 1):
-            if not text.endswith(b"\n"):
-                return
+        for number, start, text in complete_rows(self._file):
             yield self._mark(number, text), start, len(text)
-            start += len(text)
 
     def _mark(self, number: int, text: bytes) -> _Mark:
         try:

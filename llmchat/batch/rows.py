@@ -107,6 +107,8 @@ class BatchMark(Struct):
 
 
 Row = BatchRow | dict[str, Any]
+# How the rows of both forms begin.
+OPENINGS = (b'{"line":', b'{"id":"batch_req_')
 
 
 def failed(line: Line, error: LlmchatError, run: str) -> Row:

@@ -95,7 +95,7 @@ def batch(
 ) -> None:
     """Answer many prompts from a file, several at once. A run that was stopped goes on."""
     from llmchat.batch import lines_of, run
-    from llmchat.batch.reading import count_lines
+    from llmchat.batch.reading import as_they_come, count_lines, is_pipe
     from llmchat.batch.run import summary
     from llmchat.batch.template import Template
 
@@ -106,7 +106,8 @@ def batch(
     sink = _sink(world, output, work, as_done=as_done)
     try:
         lines = lines_of(world, source, filled)
-        outcome = run(work, lines, sink, world, total=count_lines(source), quiet=quiet)
+        coming = as_they_come(lines) if is_pipe(source) else lines
+        outcome = run(work, coming, sink, world, total=count_lines(source), quiet=quiet)
     finally:
         sink.close()
         work.opened.engine.unload()
@@ -118,7 +119,7 @@ def batch(
 def _check(source: str, output: str) -> None:
     """Raise UsageError before a model is loaded."""
     path = Path(source).expanduser()
-    if source != "-" and not path.is_file():
+    if source != "-" and (not path.exists() or path.is_dir()):
         raise UsageError(f"there is no file {source}")
     if "-" not in (source, output) and path.resolve() == Path(output).expanduser().resolve():
         raise UsageError("the answers cannot go into the file of the questions")

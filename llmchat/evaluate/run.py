@@ -17,6 +17,7 @@ from llmchat.evaluate.measure import AskOptions, Result, ask
 from llmchat.evaluate.tasks import Item
 from llmchat.models.open_model import OpenModel
 from llmchat.output.progress import StepProgress
+from llmchat.output.row_file import complete_rows, remove_broken_row
 from llmchat.settings import World
 
 
@@ -55,19 +56,16 @@ class ResultFile:
                 stream.write(msgspec.json.encode(result) + b"\n")
 
     def _read(self, path: Path) -> None:
-        whole = path.read_bytes()
-        lines = whole[: whole.rfind(b"\n") + 1]
-        for number, line in enumerate(lines.splitlines(), 1):
-            try:
-                result = msgspec.json.decode(line, type=Result)
-            except msgspec.DecodeError as error:
-                raise UsageError(
-                    f"{path}, line {number} is not a result of an evaluation: {error}"
-                ) from error
-            self.kept[result.key] = result
-        if len(lines) < len(whole):
-            with path.open("r+b") as stream:
-                stream.truncate(len(lines))
+        with path.open("r+b") as file:
+            for number, _, line in complete_rows(file):
+                try:
+                    result = msgspec.json.decode(line, type=Result)
+                except msgspec.DecodeError as error:
+                    raise UsageError(
+                        f"{path}, line {number} is not a result of an evaluation: {error}"
+                    ) from error
+                self.kept[result.key] = result
+            remove_broken_row(file, str(path), (b'{"key":',))
 
 
 def run(

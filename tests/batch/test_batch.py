@@ -1,6 +1,7 @@
 """Whole batches: their rows, their order, and runs that go on."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from support.batches import scripted_work
 from support.checkpoints import save_tiny
-from support.command_line import Run
+from support.command_line import LLMCHAT, Run
 
 from llmchat.batch import Results, lines_of, run
 from llmchat.batch.run import Outcome
@@ -141,6 +142,22 @@ def test_a_file_of_something_else_is_left_alone(answer: Answer, tmp_path: Path, 
     assert target.read_text() == text
 
 
+@pytest.mark.parametrize("text", ["a diary without an end", '{"a": 1}', "["])
+def test_the_last_line_of_something_else_is_left_alone(
+    answer: Answer, tmp_path: Path, text: str
+) -> None:
+    source, target = write(tmp_path / "in.jsonl", prompts(2)), tmp_path / "out.jsonl"
+    target.write_text(text)
+    with pytest.raises(UsageError, match="not the beginning of a row"):
+        answer(source, target)
+    assert target.read_text() == text
+
+
+def test_a_device_is_no_file_of_answers() -> None:
+    with pytest.raises(UsageError, match="is not a file"):
+        Results(Path("/dev/null"), "r")
+
+
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     first = Results(tmp_path / "out.jsonl", "r")
     with pytest.raises(UsageError, match="another run"):
@@ -221,6 +238,28 @@ def test_the_command_answers_a_pipe(run: Run) -> None:
     assert done.returncode == 0, done.stderr
     assert [quoted(json.loads(line)) for line in done.stdout.splitlines()] == ["one", "two"]
     assert done.stderr == ""
+
+
+def test_a_line_of_a_pipe_is_answered_before_the_next_one_comes(env: dict[str, str]) -> None:
+    command = [*LLMCHAT, "batch", "-", "--engine", "scripted", "-q"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as process:
+        assert process.stdin and process.stdout
+        for text in ("one", "two"):
+            process.stdin.write(f'"{text}"\n')
+            process.stdin.flush()
+            assert quoted(json.loads(process.stdout.readline())) == text
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_a_named_pipe_is_read_once(env: dict[str, str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "in")
+    command = [*LLMCHAT, "batch", str(tmp_path / "in"), "--engine", "scripted", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        (tmp_path / "in").write_text('"one"\n"two"\n')
+        assert process.stdout
+        assert [quoted(json.loads(line)) for line in process.stdout] == ["one", "two"]
 
 
 def test_the_command_says_how_it_went(run: Run, tmp_path: Path) -> None:
