@@ -3,14 +3,12 @@ process at many of them.
 """
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import fuzz_mutations
 from support.checkpoints import CHATML, SPECIALS, save_tiny
-from support.fuzz_doors import Door, rounds
+from support.fuzz_doors import Door, knock_with_gguf
 
 pytest.importorskip("xllamacpp")
 ASK = (
@@ -47,22 +45,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         patch.setattr(q8_0, "_name_tokens", named)
         q8_0.write(save_tiny(folder / "checkpoint"), folder / "tiny.gguf")
     return (folder / "tiny.gguf").read_bytes()
-
-
-@pytest.fixture
-def door(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Door]:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield Door(tmp_path, monkeypatch, capfd)
-
-
-def knock(door: Door, content: bytes, count: int, seed: int) -> None:
-    for label, random in rounds(seed, count):
-        file = door.home / f"{random.random()}.gguf"
-        file.write_bytes(fuzz_mutations.of_gguf(random, content))
-        door.check(label, *ASK, "-m", str(file), "the quick brown fox")
-        file.unlink()
 
 
 def test_what_was_not_mutated_answers_and_is_tried_once(
@@ -102,10 +84,10 @@ def test_a_file_that_aborts_llama_cpp_is_refused(
 
 
 def test_a_mutated_gguf_file_is_one_line(door: Door, tiny: bytes) -> None:
-    knock(door, tiny, 3, 1)
+    knock_with_gguf(door, ASK, tiny, 3, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_many_mutated_gguf_files_are_one_line(door: Door, tiny: bytes) -> None:
-    knock(door, tiny, 20, 2)
+    knock_with_gguf(door, ASK, tiny, 20, 2)

@@ -2,13 +2,9 @@
 answers, or is refused in one line.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from support import fuzz_mutations
 from support.checkpoints import save_tiny
-from support.fuzz_doors import Door, rounds
+from support.fuzz_doors import Door, knock_with_gguf
 from support.tiny_families import CASES
 from support.tiny_gguf import write_gguf
 
@@ -25,22 +21,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_gguf(base, folder / "tiny.gguf").read_bytes()
 
 
-@pytest.fixture
-def door(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Door]:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield Door(tmp_path, monkeypatch, capfd)
-
-
-def knock(door: Door, content: bytes, count: int, seed: int) -> None:
-    for label, random in rounds(seed, count):
-        file = door.home / f"{random.random()}.gguf"
-        file.write_bytes(fuzz_mutations.of_gguf(random, content))
-        door.check(label, *ASK, "-m", str(file), "the quick brown fox")
-        file.unlink()
-
-
 def test_what_was_not_mutated_answers(door: Door, tiny: bytes) -> None:
     file = door.home / "tiny.gguf"
     file.write_bytes(tiny)
@@ -48,10 +28,10 @@ def test_what_was_not_mutated_answers(door: Door, tiny: bytes) -> None:
 
 
 def test_a_mutated_gguf_file_is_one_line(door: Door, tiny: bytes) -> None:
-    knock(door, tiny, 6, 11)
+    knock_with_gguf(door, ASK, tiny, 6, 11)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_many_mutated_gguf_files_are_one_line(door: Door, tiny: bytes) -> None:
-    knock(door, tiny, 150, 12)
+    knock_with_gguf(door, ASK, tiny, 150, 12)

@@ -3,11 +3,13 @@
 import io
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from support import fuzz_mutations
 
 # 3 and 6 may be said of files as well: a folder that holds no model, a size that no machine has.
 EXPECTED = (0, 1, 2, 3, 6, 7, 8, 9)
@@ -77,3 +79,12 @@ def rounds(seed: int, count: int) -> Iterator[tuple[str, random.Random]]:
     """Generators with seeds of their own, so that a failing round can be run alone."""
     for number in range(count):
         yield f"seed {seed * 1000 + number}", random.Random(seed * 1000 + number)
+
+
+def knock_with_gguf(door: Door, ask: Sequence[str], content: bytes, count: int, seed: int) -> None:
+    """Ask `count` mutations of a GGUF file."""
+    for label, random in rounds(seed, count):
+        file = door.home / f"{random.random()}.gguf"
+        file.write_bytes(fuzz_mutations.of_gguf(random, content))
+        door.check(label, *ask, "-m", str(file), "the quick brown fox")
+        file.unlink()
