@@ -83,8 +83,8 @@ def rounds(seed: int, count: int) -> Iterator[tuple[str, random.Random]]:
 
 def knock_with_gguf(door: Door, ask: Sequence[str], content: bytes, count: int, seed: int) -> None:
     """Ask `count` mutations of a GGUF file."""
-    for label, random in rounds(seed, count):
-        file = door.home / f"{random.random()}.gguf"
-        file.write_bytes(fuzz_mutations.of_gguf(random, content))
+    for label, dice in rounds(seed, count):
+        file = door.home / f"{dice.random()}.gguf"
+        file.write_bytes(fuzz_mutations.of_gguf(dice, content))
         door.check(label, *ask, "-m", str(file), "the quick brown fox")
         file.unlink()
