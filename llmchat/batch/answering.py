@@ -9,7 +9,7 @@ from typing import cast
 from llmchat.engines import Engine
 from llmchat.engines.capabilities import Answer, BatchEngine, Batches, unwrap
 from llmchat.errors import LlmchatError, NetworkError, OutOfResources
-from llmchat.server.chat_completions import Choice
+from llmchat.server.choice import Choice
 
 # What ends a run: the next line would fail for the same reason.
 ENDS = (NetworkError, OutOfResources)

@@ -13,7 +13,7 @@ from llmchat.batch.reading import Line
 from llmchat.engines import Finish
 from llmchat.errors import LlmchatError
 from llmchat.reply_parser import GenerationRequest
-from llmchat.server.chat_completions import Choice
+from llmchat.server.choice import Choice
 from llmchat.server.openai_format import chat_logprobs, usage
 from llmchat.structure import Structure
 

@@ -22,7 +22,7 @@ from llmchat.output.progress import StatusLine
 from llmchat.reply import build_request
 from llmchat.reply_parser import GenerationRequest, ReplyParser
 from llmchat.server.answer_forms import bound, form_of
-from llmchat.server.chat_completions import Choice
+from llmchat.server.choice import Choice
 from llmchat.server.request_parsing import chat_settings, sampling_of_choice
 from llmchat.settings import World
 

@@ -5,9 +5,7 @@ nothing about the server.
 """
 
 import math
-from typing import Any
-
-from starlette.responses import JSONResponse
+from typing import TYPE_CHECKING, Any
 
 from llmchat.errors import (
     ContextOverflow,
@@ -20,6 +18,9 @@ from llmchat.errors import (
     OutOfResources,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from starlette.responses import JSONResponse
 
 
 class Refusal(LlmchatError):
@@ -147,7 +148,10 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def error_response(error: Exception, *, close: bool = False) -> JSONResponse:
+def error_response(error: Exception, *, close: bool = False) -> "JSONResponse":
     """close: end the connection, because the rest of the request was not read."""
+    # Here, so that a batch checks requests without the packages of a server.
+    from starlette.responses import JSONResponse
+
     status, headers, body = describe_error(error)
     return JSONResponse(body, status, headers | ({"Connection": "close"} if close else {}))

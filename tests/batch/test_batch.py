@@ -240,6 +240,24 @@ def test_the_command_answers_a_pipe(run: Run) -> None:
     assert done.stderr == ""
 
 
+_WITHOUT_SERVER = """
+import sys
+for name in ("fastapi", "prometheus_client", "starlette", "uvicorn"):
+    sys.modules[name] = None
+from llmchat.cli import main
+sys.exit(main(["batch", "-", "--engine", "scripted", "-q"]))
+"""
+
+
+def test_it_needs_no_package_of_a_server(env: dict[str, str]) -> None:
+    body = {"messages": [{"role": "user", "content": "one"}]}
+    lines = json.dumps({"custom_id": "a", "body": body}) + '\n"two"\n'
+    command = [sys.executable, "-c", _WITHOUT_SERVER]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
 def test_a_line_of_a_pipe_is_answered_before_the_next_one_comes(env: dict[str, str]) -> None:
     command = [*LLMCHAT, "batch", "-", "--engine", "scripted", "-q"]
     pipe = subprocess.PIPE
