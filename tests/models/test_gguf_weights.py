@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
+from safetensors.torch import load_file
 from support.checkpoints import save_adapter, save_tiny
 from support.tiny_families import CASES
 from support.tiny_gguf import write_gguf
@@ -212,3 +213,16 @@ def test_an_engine_names_the_kind_of_its_file(file: Path, tmp_path: Path) -> Non
     expected = "Q4_0" if can_build() else "int8"
     assert f" {expected} cpu" in opened.engine.describe()
     opened.engine.unload()
+
+
+def test_merging_into_a_file_gives_a_16_bit_checkpoint(
+    run: Run, file: Path, base: Path, tmp_path: Path
+) -> None:
+    adapter = save_adapter(tmp_path / "adapter", base)
+    assert run("pull", "-q", str(file))[0] == 0
+    target = tmp_path / "merged"
+    code, _, told = run("merge", str(file), "--adapter", str(adapter), "-o", str(target))
+    assert code == 0, told
+    types = {tensor.dtype for tensor in load_file(target / "model.safetensors").values()}
+    assert types == {torch.bfloat16}
+    assert run("chat", *ASK, "-m", str(target), "the quick brown fox")[0] == 0
