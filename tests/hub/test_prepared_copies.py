@@ -1,6 +1,5 @@
 """Prepared copies: made by pull or the first chat, interrupted, shared, damaged, stale, removed."""
 
-import io
 import os
 import re
 import shutil
@@ -13,10 +12,10 @@ from pathlib import Path
 import pytest
 import transformers
 from support.checkpoints import save_adapter, save_tiny
+from support.command_line import in_process
 from support.worlds import make_world
 
 from llmchat import hub
-from llmchat.cli import main
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers.modules import self_test
@@ -46,16 +45,7 @@ def base(folders: tuple[Path, Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command: exit code, stdout, stderr."""
-    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.stdin", io.StringIO())
-        capfd.readouterr()
-        code = main(list(arguments))
-        return code, *capfd.readouterr()
-
-    return run
+    return in_process(tmp_path, monkeypatch, capfd)
 
 
 def ask(run: Run, *model: str) -> tuple[int, str, str]:

@@ -1,6 +1,5 @@
 """A `.gguf` file from its pull to an answer: its own numbers, and no 16-bit copy."""
 
-import io
 import json
 import subprocess
 import sys
@@ -12,11 +11,11 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
 from support.checkpoints import save_adapter, save_tiny
+from support.command_line import in_process
 from support.tiny_families import CASES
 from support.tiny_gguf import write_gguf
 from support.worlds import make_world
 
-from llmchat.cli import main
 from llmchat.engines.checkpoint_files import GGUF_POINTER
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.compiled.build import can_build
@@ -59,20 +58,12 @@ def made(file: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command: exit code, stdout, stderr."""
-    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name))
     # Without the compiled step, which takes seconds to build.
     monkeypatch.setattr(prepared_copy, "kernels_folder", lambda world: None)
     monkeypatch.setattr("llmchat.models.loading.kernels_folder", lambda world: None)
     monkeypatch.setattr("llmchat.engines.transformers.compiled.find_kernels", lambda *_: None)
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.stdin", io.StringIO())
-        capfd.readouterr()
-        code = main(list(arguments))
-        return code, *capfd.readouterr()
-
-    return run
+    return in_process(tmp_path, monkeypatch, capfd)
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Whole commands of llmchat in processes of their own, each test with an empty home."""
 
+import io
 import os
 import subprocess
 import sys
@@ -51,4 +52,22 @@ def smol(run: Run, env: dict[str, str], smol_home: Path) -> Run:
     """The same user with the default model pulled."""
     Path(env["XDG_CACHE_HOME"]).mkdir()
     (Path(env["XDG_CACHE_HOME"]) / "llmchat").symlink_to(smol_home / "cache")
+    return run
+
+
+def in_process(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs commands in this process, with folders below `home`: exit code, stdout, stderr."""
+    from llmchat.cli import main
+
+    for name in ("CACHE", "CONFIG", "DATA", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO())
+        capture.readouterr()
+        code = main(list(arguments))
+        return code, *capture.readouterr()
+
     return run
