@@ -25,6 +25,7 @@ from llmchat.engines.transformers.embedding.embedder import TextEmbedder
 from llmchat.engines.transformers.embedding.encoder import Encoder
 from llmchat.engines.transformers.embedding.folder_spec import spec_of_folder
 from llmchat.engines.transformers.embedding.modules import ModulesEncoder
+from llmchat.engines.transformers.embedding.packed import Packed
 from llmchat.engines.transformers.embedding.reranker import CrossEncoder
 from llmchat.engines.transformers.embedding.texts import shares
 from llmchat.errors import IntegrityError, UsageError
@@ -138,3 +139,17 @@ def test_vectors_equal_those_of_sentence_transformers(tmp_path: Path) -> None:
     texts = [text for text in TEXTS if text]
     expected = theirs.encode(texts, prompt_name="query")
     np.testing.assert_allclose(ours.embed_questions(texts), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (9, 9), (64,), (65,), (130, 7, 50), (128, 128)])
+def test_few_numbers_of_rows_for_all_numbers_of_tokens(lengths: tuple[int, ...]) -> None:
+    """Each number of rows that oneDNN sees costs memory for good."""
+    packed = Packed.of([range(1, length + 1) for length in lengths])
+    rows = len(packed.ids)
+    assert rows % (8 if rows <= 64 else 64) == 0 and 0 <= rows - packed.size < 64
+    assert packed.ids[: packed.size].tolist() == [i + 1 for n in lengths for i in range(n)]
+    assert packed.ids[packed.size :].count_nonzero() == 0 and len(packed.positions) == rows
+    x = torch.randn(rows, 2, 3)
+    back = packed.flat(packed.padded(x))
+    assert torch.equal(back[: packed.size], x.flatten(1)[: packed.size])
+    assert len(back) == rows and back[packed.size :].count_nonzero() == 0

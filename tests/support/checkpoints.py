@@ -103,10 +103,11 @@ def tiny_experts_config(**changes: Any) -> Qwen3MoeConfig:
 
 
 def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, **lora: Any) -> Path:
-    """Let peft save a random, non-zero LoRA for the model in `base`."""
+    """Let peft save a random, non-zero LoRA for the model in `base`; its config is enough."""
     import peft
 
-    model = maker(AutoConfig.from_pretrained(base)).from_pretrained(base, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(base)
+    model = maker(config).from_config(config, dtype=torch.float32)
     settings = {
         "r": 4,
         "lora_alpha": 8,

@@ -25,7 +25,7 @@ class AnyEncoder(Protocol):
     def width(self) -> int: ...
 
     def hidden(self, packed: Packed) -> Tensor:
-        """The vector of each token, [T, width]."""
+        """The vector of each token, without fillers: [packed.size, width]."""
         ...
 
 

@@ -138,9 +138,9 @@ class Encoder:
     norm: Norm = same
 
     def hidden(self, packed: Packed) -> Tensor:
-        """The vector of each token, [T, width]."""
+        """The vector of each token, without fillers: [packed.size, width]."""
         run = Run(packed)
         x = self.embed(packed)
         for block in self.blocks:
             x = block(x, run)
-        return self.norm(x)
+        return self.norm(x[: packed.size])
