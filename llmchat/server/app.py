@@ -32,6 +32,7 @@ from llmchat.server import (
 )
 from llmchat.server.access_control import AccessControl
 from llmchat.server.access_log import AccessLog
+from llmchat.server.answers import Client
 from llmchat.server.api import (
     ChatRequest,
     CompletionRequest,
@@ -39,7 +40,7 @@ from llmchat.server.api import (
     RerankRequest,
 )
 from llmchat.server.body_reader import BodyReader
-from llmchat.server.chat_completions import Client, chat
+from llmchat.server.chat_completions import chat
 from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
 from llmchat.server.errors import UnknownModel, error_body, error_response

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 from starlette.responses import Response
@@ -24,16 +24,33 @@ WRITE_TIMEOUT_S = 60.0
 SSE, JSON = "text/event-stream", "application/json"
 
 
+def sse_event(value: object) -> bytes:
+    """A server-sent event."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def openai_error_event(error: Exception) -> bytes:
+    """The event that ends a stream with an error, as clients of OpenAI expect it."""
+    return sse_event(describe_error(error)[2])
+
+
 class AnswerResponse(Response):
     """Sends the pieces of an answer as they arrive.
 
-    An error before the first piece becomes an error response, a later one an event of the stream.
+    An error before the first piece becomes an error response, a later one an event of the stream:
+    what `error_event` makes of it.
     """
 
-    def __init__(self, pieces: AsyncGenerator[bytes], media_type: str):
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes],
+        media_type: str,
+        error_event: Callable[[Exception], bytes] = openai_error_event,
+    ):
         super().__init__(media_type=media_type, headers={"cache-control": "no-store"})
         del self.headers["content-length"]
         self._pieces = pieces
+        self._error_event = error_event
         self._writing_since = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +90,7 @@ class AnswerResponse(Response):
                     return await error_response(error)(scope, receive, send)
                 if self.media_type != SSE:
                     raise
-                await self._write(send, sse_event(describe_error(error)[2]))
+                await self._write(send, self._error_event(error))
         await send({"type": "http.response.body", "body": b""})
 
     async def _start(self, send: Send) -> None:
@@ -90,11 +107,6 @@ class AnswerResponse(Response):
 
 class _Stalled(LlmchatError):
     """The client stopped reading."""
-
-
-def sse_event(value: object) -> bytes:
-    """A server-sent event."""
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
 def log_unexpected(error: Exception) -> None:
