@@ -111,15 +111,25 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
     for (int64_t r = 0; r < count; r++) out[r] = totals[r];
 }
 
-/* One row, or one row in two terms, is what decoding multiplies. */
+#define PIECE_OF_ROWS(bits, halves, rows_, stride_)                                                \
+    case (rows_) * 8 + (stride_):                                                                  \
+        multiply_piece(piece, bits, halves, rows, rows_, stride_, totals);                         \
+        break
+
+/* One row, or one row in two terms, is what decoding multiplies; some rows are a draft that is
+ * checked, or several answers. */
 #define PIECE_OF(bits, halves)                                                                     \
     do {                                                                                           \
-        if (count == 1 && stride == 1)                                                             \
-            multiply_piece(piece, bits, halves, rows, 1, 1, totals);                               \
-        else if (count == 2 && stride == 1)                                                        \
-            multiply_piece(piece, bits, halves, rows, 2, 1, totals);                               \
-        else                                                                                       \
-            multiply_piece(piece, bits, halves, rows, count, stride, totals);                      \
+        switch (count * 8 + stride) {                                                              \
+            PIECE_OF_ROWS(bits, halves, 1, 1);                                                     \
+            PIECE_OF_ROWS(bits, halves, 2, 1);                                                     \
+            PIECE_OF_ROWS(bits, halves, 2, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 3, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 4, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 5, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 6, TILE_ROWS);                                             \
+        default: multiply_piece(piece, bits, halves, rows, count, stride, totals);                 \
+        }                                                                                          \
     } while (0)
 
 #define PIECE_CASE(bits)                                                                           \
@@ -222,11 +232,11 @@ static void fill_side(GroupedPanel *panel, int side, const Matrix *matrix, const
 }
 
 /* total -= the minima of all groups times the sums of the activations. */
-INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, const int halves,
-                            f32x16 total[TILE_ROWS][2]) {
+INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, const int rows,
+                            const int halves, f32x16 total[TILE_ROWS][2]) {
     for (int64_t g = 0; g < panel->chunks * halves; g++)
 #pragma GCC unroll 6
-        for (int r = 0; r < TILE_ROWS; r++) {
+        for (int r = 0; r < rows; r++) {
             ActRow row = {first->q, first->scale + r, first->term + r, first->sum + r};
             f32x16 term = splat(
                 term_of_group(&row, panel->first + g / halves, g % halves, halves, TILE_ROWS));
@@ -248,19 +258,20 @@ INLINE void find_starts(const GroupedPanel *panel, const Activations *acts, cons
     }
 }
 
-/* out[TILE_ROWS][32] (+)= the rows of a tile times a panel. has_zero: whether its zero is not 0. */
+/* out[rows][32] (+)= the rows of a tile times a panel. has_zero: whether its zero is not 0. */
 INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
-                         const int halves, const int has_zero, Ahead *ahead, float *out) {
+                         const int rows, const int halves, const int has_zero, Ahead *ahead,
+                         float *out) {
     ActRow row = act_row(acts, tile * TILE_ROWS);
     f32x16 total[TILE_ROWS][2];
     int32_t all_starts[MOST_GROUPS * TILE_ROWS], *starts = all_starts;
 #pragma GCC unroll 6
-    for (int r = 0; r < TILE_ROWS; r++) {
+    for (int r = 0; r < rows; r++) {
         total[r][0] = panel->first ? load(out + r * 32) : (f32x16){};
         total[r][1] = panel->first ? load(out + r * 32 + 16) : (f32x16){};
     }
     if (has_zero) find_starts(panel, acts, &row, halves, starts);
-    if (panel->has_minimum) subtract_minima(panel, &row, halves, total);
+    if (panel->has_minimum) subtract_minima(panel, &row, rows, halves, total);
     const act_t *q = row.q + panel->first * CODE_CHUNK * TILE_ROWS;
     const float *scales = row.scale + panel->first * TILE_ROWS;
     const u8x64(*codes)[2] = panel->codes;
@@ -271,18 +282,18 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
         for (int h = 0; h < halves; h++, scale++, starts += TILE_ROWS) {
             sums_t sums[TILE_ROWS][2];
 #pragma GCC unroll 6
-            for (int r = 0; r < TILE_ROWS; r++)
+            for (int r = 0; r < rows; r++)
                 sums[r][0] = sums[r][1] = sums_from(has_zero ? starts[r] : 0);
 #pragma GCC unroll 8
             for (int v = 0; v < VECTORS / halves; v++, q += 4 * TILE_ROWS, codes++)
 #pragma GCC unroll 6
-                for (int r = 0; r < TILE_ROWS; r++) {
+                for (int r = 0; r < rows; r++) {
                     fours_t x = load_fours(q + r * LANE_ACTS, TILE_ROWS);
                     add_fours(&sums[r][0], &codes[0][0], x);
                     add_fours(&sums[r][1], &codes[0][1], x);
                 }
 #pragma GCC unroll 6
-            for (int r = 0; r < TILE_ROWS; r++) {
+            for (int r = 0; r < rows; r++) {
                 f32x16 left = scaled_sums(sums[r][0], scales[r]);
                 f32x16 right = scaled_sums(sums[r][1], scales[r]);
                 total[r][0] = fused_madd(left, scale[0][0], total[r][0]);
@@ -291,26 +302,44 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
         }
     }
 #pragma GCC unroll 6
-    for (int r = 0; r < TILE_ROWS; r++) {
+    for (int r = 0; r < rows; r++) {
         store(out + r * 32, total[r][0]);
         store(out + r * 32 + 16, total[r][1]);
     }
 }
 
-/* All whole tiles of the activations times a panel. */
+INLINE void any_grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
+                             const int rows, int halves, Ahead *ahead, float *out) {
+#ifdef HAS_COPIES
+    if (halves == 2)
+        grouped_tile(panel, acts, tile, rows, 2, 1, ahead, out);
+    else if (panel->zero)
+        grouped_tile(panel, acts, tile, rows, 1, 1, ahead, out);
+    else
+        grouped_tile(panel, acts, tile, rows, 1, 0, ahead, out);
+#else
+    grouped_tile(panel, acts, tile, rows, halves, 1, ahead, out);
+#endif
+}
+
+#define LAST_TILE(rows) any_grouped_tile(panel, acts, tile, rows, halves, ahead, out)
+
+/* All rows of the activations times a panel. */
 static void multiply_tiles_of(const GroupedPanel *panel, const Activations *acts, int halves,
                               Ahead *ahead, float *out) {
-    for (int64_t tile = 0; tile < acts->rows / TILE_ROWS; tile++, out += TILE_ROWS * PANEL_COLUMNS)
-#ifdef HAS_COPIES
-        if (halves == 2)
-            grouped_tile(panel, acts, tile, 2, 1, ahead, out);
-        else if (panel->zero)
-            grouped_tile(panel, acts, tile, 1, 1, ahead, out);
-        else
-            grouped_tile(panel, acts, tile, 1, 0, ahead, out);
-#else
-        grouped_tile(panel, acts, tile, halves, 1, ahead, out);
+    int64_t tile = 0;
+    for (; tile < acts->rows / TILE_ROWS; tile++, out += TILE_ROWS * PANEL_COLUMNS)
+        any_grouped_tile(panel, acts, tile, TILE_ROWS, halves, ahead, out);
+    /* A constant, for the totals to stay in registers. */
+    switch (acts->rows % TILE_ROWS) {
+#if TILE_ROWS > 4
+    case 5: LAST_TILE(5); break;
+    case 4: LAST_TILE(4); break;
 #endif
+    case 3: LAST_TILE(3); break;
+    case 2: LAST_TILE(2); break;
+    case 1: LAST_TILE(1); break;
+    }
 }
 
 /* Whether two matrices can be the sides of a panel. */
@@ -356,8 +385,8 @@ static Ahead fill_panel(GroupedPanel *panel, Side sides[2], int64_t chunks, int6
     return ahead;
 }
 
-/* out[rows][32] of acts, and behind it of the second term, for whole tiles of rows. next: blocks of
- * 16 rows to the next panel. */
+/* out[rows][32] of acts, and behind it of the second term. next: blocks of 16 rows to the next
+ * panel. */
 static void multiply_grouped_panels(const Activations *acts, const Activations *residual,
                                     Side sides[2], int64_t next, GroupedPanel *panel, float *out) {
     const Grouping *grouping = sides->matrix->grouping;

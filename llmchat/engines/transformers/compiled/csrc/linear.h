@@ -66,10 +66,10 @@ static void add_second_term(float *product, int64_t rows) {
         store(product + i, load(product + i) + load(product + count + i));
 }
 
-/* The rows from `first` on, a tile at a time: of each side that is grouped. */
+/* A tile of rows at a time, of each side that is grouped. */
 static void multiply_grouped_rows(Worker *worker, const Activations *acts,
-                                  const Activations *residual, const Panel *panel, int64_t first) {
-    for (; first < acts->rows; first += TILE_ROWS) {
+                                  const Activations *residual, const Panel *panel) {
+    for (int64_t first = 0; first < acts->rows; first += TILE_ROWS) {
         int64_t count = MIN(TILE_ROWS, acts->rows - first);
         float *out = worker->product + first * PANEL_COLUMNS;
         if (panel->left->grouping)
@@ -80,21 +80,19 @@ static void multiply_grouped_rows(Worker *worker, const Activations *acts,
     }
 }
 
-/* Whole tiles of many rows share a panel, unless its sides differ, which is rare. */
+/* Many rows share a panel, unless its sides differ, which is rare. */
 static void multiply_grouped(Worker *worker, const Activations *acts, const Activations *residual,
                              const Panel *panel, int64_t ahead) {
     const Matrix *left = panel->left, *right = panel->right;
-    int64_t whole = acts->rows / TILE_ROWS * TILE_ROWS;
     if (acts->rows > TILE_ROWS && left->grouping && right->grouping &&
         are_alike(left->grouping, right->grouping)) {
         Side sides[] = {side_of(left, panel->column), side_of(right, panel->right_column)};
         multiply_grouped_panels(acts, residual, sides, ahead / LANES, (GroupedPanel *)worker->panel,
                                 worker->product);
         if (residual) add_second_term(worker->product, acts->rows);
-        multiply_grouped_rows(worker, acts, residual, panel, whole);
         return;
     }
-    multiply_grouped_rows(worker, acts, residual, panel, 0);
+    multiply_grouped_rows(worker, acts, residual, panel);
 }
 
 static void multiply_int8(Worker *worker, const Activations *acts, const Activations *residual,
