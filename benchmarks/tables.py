@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the tables of README.md, docs/bench.md and docs/retrieval.md from benchmarks/results.
+"""Write the tables of README.md and pages of docs from benchmarks/results.
 
 usage: python benchmarks/tables.py
 
@@ -17,13 +17,8 @@ import families
 import retrieval_tables
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/bench.md", "docs/retrieval.md")
+PAGES = ("README.md", "docs/bench.md", "docs/quantisation.md", "docs/retrieval.md")
 OURS, LLAMA_CPP, CTRANSLATE2 = "llmchat int8", "llama.cpp Q8_0", "CTranslate2 int8"
-WHEEL = (
-    "The wheel is compiled for many processors. Beside a llama.cpp compiled for the machine,"
-    " llmchat\n  decoded 1.33 × as fast at 1.1B and 1.59 × at 135M, and read prompts 2.7 × and"
-    " 3.0 × as fast\n  (two Zen 4 cores, 26 November)."
-)
 MODELS = {"smol": "135M", "1b": "1.1B"}
 # The order of engine.json's rows in docs/bench.md, in the words of that page.
 ROWS = {
@@ -79,12 +74,11 @@ def _number(value: float) -> str:
 
 def _versions(engine: dict[str, Any]) -> list[str]:
     versions = engine["versions"]
-    lines = [
+    return [
         f"- Versions: llmchat {versions['llmchat']} (int8), {_llama_cpp(versions)} (Q8_0),",
         f"  CTranslate2 {versions['ctranslate2']} (int8). All three ran the same weights, on"
         f" {_day(engine)}.",
     ]
-    return lines if "llama-cpp-python" in versions else [*lines, f"- {WHEEL}"]
 
 
 def _day(result: dict[str, Any]) -> str:
@@ -131,20 +125,63 @@ def _build(features: str | None) -> list[str]:
     return [f"llama.cpp was built with {features}."] if features else []
 
 
-def families_full() -> str:
-    """benchmarks/families.py at full size."""
-    rows = families.stored().get("full", {})
-    if not rows:
-        return "Not measured yet."
+def all_families() -> str:
+    """benchmarks/families.py, each scale that was measured."""
+    tables = [_families(scale) for scale in families.SCALES if families.stored().get(scale)]
+    return "\n\n".join(tables) or "Not measured yet."
+
+
+def _families(scale: str) -> str:
+    rows = families.stored()[scale]
     days = " and ".join(dict.fromkeys(_day(row) for row in rows.values()))
     build = next((row["llama_cpp_build"] for row in rows.values() if row["llama_cpp_build"]), None)
-    return "\n".join([families.markdown("full"), "", f"Measured on {days}.", *_build(build)])
+    title = f"Measured on {days}, `--scale {scale}`:"
+    return "\n".join([title, "", families.markdown(scale), "", *_build(build)]).rstrip()
+
+
+# ---- docs/quantisation.md
+
+QUANTISED = {
+    "qwen15.gguf": "Qwen2.5-Coder-1.5B-Instruct Q4_K_M",
+    "qwen05.gguf": "Qwen2.5-Coder-0.5B-Instruct Q4_K_M",
+    "smollm2.gguf": "SmolLM2-135M-Instruct Q4_1",
+}
+PEERS = ("llmchat", "llama.cpp", "OpenVINO GenAI", "llmchat int8")
+
+
+def quantised() -> str:
+    """benchmarks/quantised.py: tokens per second of each file, and what else it measures."""
+    found = {name: one for name, one in results("quantised").items() if name in QUANTISED}
+    head = [f"| tokens/s | {' | '.join(PEERS)} |", f"|---|{'--:|' * len(PEERS)}"]
+    rates = [
+        f"| {QUANTISED[name]}, {what} | {' | '.join(_best_in_bold(_rates(one, what)))} |"
+        for name, one in found.items()
+        for what in ("decode", "prefill")
+    ]
+    besides = [
+        "| | memory over the file | first token | pull | copy / file |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    besides += [
+        f"| {QUANTISED[name]} | {one['memory over the file, GB']:.2f} GB"
+        f" | {one['start to first token, s']:.1f} s | {one['pull, s']:.0f} s"
+        f" | {one['disk / file']:.2f} |"
+        for name, one in found.items()
+    ]
+    days = " and ".join(dict.fromkeys(_day(one) for one in found.values()))
+    measured = f"Measured on {days}; llama.cpp is compiled for the machine."
+    return "\n".join([*head, *rates, "", *besides, "", measured])
+
+
+def _rates(one: dict[str, Any], what: str) -> list[float | None]:
+    return [one["rates"].get(peer, {}).get(what) for peer in PEERS]
 
 
 TABLES = {
     "speed": speed,
     "engine": engine,
-    "families": families_full,
+    "families": all_families,
+    "quantised": quantised,
     **retrieval_tables.TABLES,
 }
 

@@ -111,25 +111,15 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
     for (int64_t r = 0; r < count; r++) out[r] = totals[r];
 }
 
-#define PIECE_OF_ROWS(bits, halves, rows_, stride_)                                                \
-    case (rows_) * 8 + (stride_):                                                                  \
-        multiply_piece(piece, bits, halves, rows, rows_, stride_, totals);                         \
-        break
-
-/* One row, or one row in two terms, is what decoding multiplies; some rows are a draft that is
- * checked, or several answers. */
+/* One row, or one row in two terms, is what decoding multiplies. */
 #define PIECE_OF(bits, halves)                                                                     \
     do {                                                                                           \
-        switch (count * 8 + stride) {                                                              \
-            PIECE_OF_ROWS(bits, halves, 1, 1);                                                     \
-            PIECE_OF_ROWS(bits, halves, 2, 1);                                                     \
-            PIECE_OF_ROWS(bits, halves, 2, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 3, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 4, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 5, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 6, TILE_ROWS);                                             \
-        default: multiply_piece(piece, bits, halves, rows, count, stride, totals);                 \
-        }                                                                                          \
+        if (count == 1 && stride == 1)                                                             \
+            multiply_piece(piece, bits, halves, rows, 1, 1, totals);                               \
+        else if (count == 2 && stride == 1)                                                        \
+            multiply_piece(piece, bits, halves, rows, 2, 1, totals);                               \
+        else                                                                                       \
+            multiply_piece(piece, bits, halves, rows, count, stride, totals);                      \
     } while (0)
 
 #define PIECE_CASE(bits)                                                                           \
