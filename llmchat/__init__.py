@@ -1,3 +1,92 @@
-"""llmchat: chat in the terminal with language models on your own machine."""
+"""llmchat: chat with language models on your own machine, in the terminal and from Python.
+
+    import llmchat
+
+    chat = llmchat.open("smollm2")
+    for piece in chat.say("Tell me a story."):
+        print(piece, end="", flush=True)
+
+docs/python.md describes it. Importing this module imports nothing else.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from llmchat.acting import ToolStarted as ToolStarted
+    from llmchat.answer_report import CitedSource as CitedSource
+    from llmchat.answer_report import SentWindow as SentWindow
+    from llmchat.answer_report import ToolUse as ToolUse
+    from llmchat.answer_report import Usage as Usage
+    from llmchat.api.answer import Answer as Answer
+    from llmchat.api.answer import InvalidAnswer as InvalidAnswer
+    from llmchat.api.async_chat import AsyncChat as AsyncChat
+    from llmchat.api.async_chat import open_async as open_async
+    from llmchat.api.batches import Batch as Batch
+    from llmchat.api.batches import BatchAnswer as BatchAnswer
+    from llmchat.api.batches import batch as batch
+    from llmchat.api.chat import Chat as Chat
+    from llmchat.api.opening import open_chat as open  # noqa: F401
+    from llmchat.api.opening import sessions as sessions
+    from llmchat.api.pulling import Plan as Plan
+    from llmchat.api.pulling import pull as pull
+    from llmchat.calls import Call as Call
+    from llmchat.conversation import Message as Message
+    from llmchat.engines import Chunk as Chunk
+    from llmchat.engines import Finish as Finish
+    from llmchat.engines import Prefill as Prefill
+    from llmchat.errors import LlmchatError as LlmchatError
+    from llmchat.errors import NotPulled as NotPulled
+    from llmchat.history.types import Session as Session
+    from llmchat.reply_parser import Thinking as Thinking
+    from llmchat.settings.sampling import Sampling as Sampling
+    from llmchat.tools.toolbox import Result as ToolResult  # noqa: F401
+    from llmchat.window import Window as Window
+
+# Name → where it is; a second word is the name there.
+_PUBLIC = {
+    "Answer": "api.answer",
+    "AsyncChat": "api.async_chat",
+    "Batch": "api.batches",
+    "BatchAnswer": "api.batches",
+    "Call": "calls",
+    "Chat": "api.chat",
+    "Chunk": "engines",
+    "CitedSource": "answer_report",
+    "Finish": "engines",
+    "InvalidAnswer": "api.answer",
+    "LlmchatError": "errors",
+    "Message": "conversation",
+    "NotPulled": "errors",
+    "Plan": "api.pulling",
+    "Prefill": "engines",
+    "Sampling": "settings.sampling",
+    "SentWindow": "answer_report",
+    "Session": "history.types",
+    "Thinking": "reply_parser",
+    "ToolResult": "tools.toolbox Result",
+    "ToolStarted": "acting",
+    "ToolUse": "answer_report",
+    "Usage": "answer_report",
+    "Window": "window",
+    "batch": "api.batches",
+    "open": "api.opening open_chat",
+    "open_async": "api.async_chat",
+    "pull": "api.pulling",
+    "sessions": "api.opening",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module `llmchat` has no attribute `{name}`")
+    from importlib import import_module
+
+    module, _, there = _PUBLIC[name].partition(" ")
+    return getattr(import_module(f"llmchat.{module}"), there or name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

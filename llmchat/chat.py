@@ -57,8 +57,7 @@ class Chat(LiveSettings):
         memory: ChatMemory | None = None,
     ):
         self.use_preset(preset, sampling or preset.sampling)
-        self.engine = engine
-        self.tools = tools
+        self.engine, self.tools = engine, tools
         self.memory = memory or ChatMemory()
         self._sources = Sources()
         self.made_by = dict(made_by or {"model": preset.name})
@@ -66,7 +65,7 @@ class Chat(LiveSettings):
         self._stored = StoredConversation(history)
         self.window: Window | None = None
         self.finish: Finish | None = None
-        self.answered_by: dict[str, Any] = {}
+        self.answered_by = dict[str, Any]()
         if session:
             self._stored.load(session)
         if preset.system and not self.conversation.system:
@@ -100,13 +99,10 @@ class Chat(LiveSettings):
 
         A second call returns nothing.
         """
-        left = self._stored.take_forked_session()
-        if not left:
-            return ""
-        return (
-            f"another llmchat continued session {left}; this chat continues as session"
-            f" {self.session}"
-        )
+        if left := self._stored.take_forked_session():
+            went_on = f"another llmchat continued session {left}"
+            return f"{went_on}; this chat continues as session {self.session}"
+        return ""
 
     def switch_model(
         self,
@@ -190,6 +186,10 @@ class Chat(LiveSettings):
         self.window = self.finish = None
         self._stored.load(session)
         self.memory.begin(len(self.conversation.messages))
+
+    def start_saving(self, history: "History") -> str:
+        """Continue the conversation as a session of this history; returns its id."""
+        return self._stored.start_saving(history, self._session_facts())
 
     def stop_saving(self) -> None:
         """Continue the conversation in memory only."""

@@ -60,6 +60,17 @@ class StoredConversation:
 
         self.history, self._writer = History(None), None
 
+    def start_saving(self, history: "History", facts: SessionFacts) -> str:
+        """Continue in another history, with all that this one has; returns the session."""
+
+        records = self.history.messages(self.session) if self.session else []
+        self.history = history
+        writer = self._writer = self._begin_session(facts)
+        for one in records:
+            writer.append(one.message, _finish_of(one.details), one.details)
+        writer.release()
+        return writer.session
+
     def append(
         self,
         message: Message,
@@ -187,3 +198,9 @@ class StoredConversation:
         if self._writer is None:
             raise UsageError("the chat is empty")
         return self._writer
+
+
+def _finish_of(details: Mapping[str, Any]) -> Finish | None:
+    """How a stored answer ended; None for other messages."""
+    known = {name: details[name] for name in Finish.__struct_fields__ if name in details}
+    return Finish(**known) if "reason" in known else None

@@ -11,8 +11,8 @@ from llmchat.settings import World
 from llmchat.structure.arguments import of_flags
 
 if TYPE_CHECKING:
-    from llmchat.batch import Outcome, Work
-    from llmchat.batch.results import Sink
+    from llmchat.batches import Outcome, Work
+    from llmchat.batches.results import Sink
 
 INTERRUPTED, HAS_ERRORS = 130, 1
 BATCH = "Batch"
@@ -94,10 +94,10 @@ def batch(
     **shared: Any,
 ) -> None:
     """Answer many prompts from a file, several at once. A run that was stopped goes on."""
-    from llmchat.batch import lines_of, run
-    from llmchat.batch.reading import as_they_come, count_lines, is_pipe
-    from llmchat.batch.run import summary
-    from llmchat.batch.template import Template
+    from llmchat.batches import lines_of, run
+    from llmchat.batches.reading import as_they_come, count_lines, is_pipe
+    from llmchat.batches.run import summary
+    from llmchat.batches.template import Template
 
     world = options.world_of(ctx)
     filled = Template(template) if template is not None else None
@@ -126,7 +126,7 @@ def _check(source: str, output: str) -> None:
 
 
 def _work(ctx: typer.Context, world: World, structure: str | None) -> "Work":
-    from llmchat.batch import Work
+    from llmchat.batches import Work
     from llmchat.models.opener import ModelOpener
 
     flags = options.given(ctx) | {"schema": structure}
@@ -140,7 +140,7 @@ def _work(ctx: typer.Context, world: World, structure: str | None) -> "Work":
 
 
 def _sink(world: World, output: str, work: "Work", *, as_done: bool) -> "Sink":
-    from llmchat.batch.results import Results, StdoutResults
+    from llmchat.batches.results import Results, StdoutResults
 
     if output == "-":
         return StdoutResults(world, as_done=as_done)

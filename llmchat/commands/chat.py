@@ -1,6 +1,5 @@
 """`llmchat chat`: the model of the flags, or of an earlier session, answers once or in a REPL."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +67,7 @@ def chat(
     **shared: Any,
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
+    from llmchat.beginning import begin
     from llmchat.commands import one_shot
     from llmchat.memory.facts import Facts
     from llmchat.memory.meaning import Meaning
@@ -114,7 +114,7 @@ def chat(
 
             opener = ModelOpener(world, given, earlier.id if earlier else None, opens)
             opened = _open(opener, later=question is None, waiting=not (quiet or json))
-        talk = _begin(opened, history, earlier, settings, given)
+        talk = begin(opened, history, earlier, settings, given)
         meaning = Meaning(partial(embedder_here, world))
         talk.tools = tools
         talk.memory = ChatMemory(Facts.of(world), settings.options.memory, meaning)
@@ -218,37 +218,6 @@ def _with_way_out(error: ModelNotFound, opener: "ModelOpener") -> ModelNotFound:
     if error.hint or not opener.continues:
         return error
     return type(error)(error.message, "`-m MODEL` continues the session with another model")
-
-
-def _begin(
-    opened: "OpenModel",
-    history: "History",
-    earlier: "Session | None",
-    settings: Settings,
-    given: Mapping[str, Any],
-) -> "Chat":
-    """The chat of a command line: new, or an earlier session with its settings.
-
-    A flag goes before a setting of the session; another model takes none of its settings.
-    """
-    from llmchat.chat import Chat
-
-    talk = Chat(
-        opened.preset,
-        opened.engine,
-        history,
-        session=earlier.id if earlier else None,
-        made_by=opened.made_by,
-        opens=opened.opens,
-    )
-    if earlier and (earlier.opens == talk.opens or not given.get("model")):
-        talk.restore_settings(
-            {name: value for name, value in earlier.settings.items() if given.get(name) is None}
-        )
-    system = settings.options.system
-    if system and talk.conversation.system != system:
-        talk.instruct(system)
-    return talk
 
 
 def _answer(

@@ -8,17 +8,10 @@ from functools import partial
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from llmchat.answer_form import fault_of, value_of
+from llmchat.answer_report import CitedSource, SentWindow, Timings, ToolUse, Usage
 from llmchat.chat import Chat, Event
-from llmchat.commands.answer_form import fault_of, value_of
-from llmchat.commands.outputs import (
-    Answer,
-    CitedSource,
-    OneAnswer,
-    SentWindow,
-    Timings,
-    ToolUse,
-    Usage,
-)
+from llmchat.commands.outputs import Answer, OneAnswer
 from llmchat.conversation import Message, material
 from llmchat.engines.capabilities import InBackground, unwrap
 from llmchat.errors import LlmchatError, UsageError
@@ -27,7 +20,6 @@ from llmchat.output.progress import StatusLine
 from llmchat.output.terminal_text import fit_for
 from llmchat.process.streams import MOST_ASKED
 from llmchat.settings import World
-from llmchat.tools.sources import NumberedSource
 from llmchat.tools.toolbox import Result
 from llmchat.tools.web.settings import WebSettings
 from llmchat.ui import printing
@@ -284,34 +276,13 @@ def report(chat: Chat, text: str, thinking: str = "", results: Sequence[Result] 
         adapter=", ".join(map(str, chat.preset.adapters)) or None,
         served=isinstance(unwrap(chat.engine), InBackground) or UNSET,
         finish_reason=finish.reason,
-        usage=Usage(finish.prompt_tokens, finish.cached_tokens, finish.reply_tokens),
-        timings=Timings(
-            round(chat.engine.load_s, 4), round(finish.prefill_s, 4), round(finish.decode_s, 4)
-        ),
-        window=SentWindow(window.limit, window.tokens, window.sent, window.dropped, window.ledger),
+        usage=Usage.of(finish),
+        timings=Timings.of(finish, chat.engine.load_s),
+        window=SentWindow.of(window),
         seed=finish.seed,
         session=chat.session if chat.history.path else None,
-        tool_calls=[_tool_use(result) for result in results] if has_tools else UNSET,
-        sources=[_cited(one) for one in chat.sources.take()] or UNSET,
-    )
-
-
-def _cited(source: NumberedSource) -> CitedSource:
-    cited = CitedSource(source.n, source.url, source.title)
-    if place := source.place:
-        cited.start, cited.end, cited.text = place.start, place.end, place.text
-        cited.score = float(f"{place.score:.4g}")
-    return cited
-
-
-def _tool_use(result: Result) -> ToolUse:
-    return ToolUse(
-        name=result.call.name,
-        arguments=result.call.arguments,
-        allowed=result.allowed,
-        result=result.whole or result.text,
-        error=result.error,
-        seconds=round(result.seconds, 4),
+        tool_calls=list(map(ToolUse.of, results)) if has_tools else UNSET,
+        sources=list(map(CitedSource.of, chat.sources.take())) or UNSET,
     )
 
 

@@ -7,82 +7,9 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from llmchat.answer_report import CitedSource, SentWindow, Timings, ToolUse, Usage
 from llmchat.memory.stored import Stored
 from llmchat.memory.types import Hit
-from llmchat.window import LedgerEntry
-
-
-class Usage(Struct):
-    """The tokens of an answer."""
-
-    prompt_tokens: int
-    """Tokens of the prompt."""
-    cached_tokens: int
-    """Those of them that were in the KV cache."""
-    completion_tokens: int
-    """Tokens of the answer."""
-
-
-class Timings(Struct):
-    """The seconds of an answer."""
-
-    load_s: float
-    """Loading the model."""
-    prefill_s: float
-    """Reading the prompt, up to the first token."""
-    decode_s: float
-    """The tokens after the first one."""
-
-
-class SentWindow(Struct):
-    """What was sent of a conversation, and what was left out."""
-
-    limit: int
-    """Tokens of the context window."""
-    tokens: int
-    """Tokens of the rendered prompt."""
-    sent: int
-    """Messages that were sent."""
-    dropped: int
-    """Messages that did not fit."""
-    ledger: tuple[LedgerEntry, ...]
-    """One entry for each message."""
-
-
-class ToolUse(Struct):
-    """A call of a tool."""
-
-    name: str
-    """Name of the tool."""
-    arguments: dict[str, Any]
-    """Arguments of the call."""
-    allowed: bool
-    """Whether it was allowed to run."""
-    result: str
-    """What the model was given, whole."""
-    error: str
-    """Why it failed; empty if it did not."""
-    seconds: float
-    """Seconds that it ran."""
-
-
-class CitedSource(Struct):
-    """A source of the answer."""
-
-    n: int
-    """Its number in the answer."""
-    source: str
-    """Its address."""
-    title: str
-    """Its title."""
-    start: int | UnsetType = UNSET
-    """Of a passage from --docs: its first character in the text of the document."""
-    end: int | UnsetType = UNSET
-    """Of a passage: the character behind its last one."""
-    score: float | UnsetType = UNSET
-    """Of a passage: how well it fits the question; higher is better."""
-    text: str | UnsetType = UNSET
-    """Of a passage: its text."""
 
 
 class OneAnswer(Struct):

@@ -22,10 +22,10 @@ _BUSY_SECONDS = 10.0
 class Database(SqliteFile):
     """The database at `path`, migrated to the current schema; None keeps it in memory."""
 
-    def __init__(self, path: Path | None):
+    def __init__(self, path: Path | None, *, any_thread: bool = False):
         if path:
             make_private(path, ADVICE)
-        super().__init__(path, ADVICE, _BUSY_SECONDS)
+        super().__init__(path, ADVICE, _BUSY_SECONDS, any_thread=any_thread)
         self.connection.row_factory = sqlite3.Row
         try:
             with explained(path, ADVICE):

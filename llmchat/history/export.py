@@ -77,7 +77,7 @@ def to_html(session: Session, records: Sequence[Record]) -> str:
             "role": record.message.role,
             "heading": _heading(record),
             "input": record.message.input,
-            "body": Markup(markdown.render(_body(record.message))),
+            "body": Markup(markdown.render(body_of(record.message))),
         }
         for record in records
     ]
@@ -148,10 +148,10 @@ def _heading(record: Record) -> str:
 
 
 def _with_material(record: Record) -> str:
-    return "\n\n".join(filter(None, (record.message.input, _body(record.message))))
+    return "\n\n".join(filter(None, (record.message.input, body_of(record.message))))
 
 
-def _body(message: Message) -> str:
+def body_of(message: Message) -> str:
     """The text of a message as Markdown, with its calls; the result of a tool is a code block."""
     text = _fenced(message.text) if message.role == "tool" else message.text
     calls = (

@@ -64,10 +64,17 @@ ORDER BY updated DESC
 class History:
     """The history at `path`; None keeps it in memory and leaves no trace."""
 
-    def __init__(self, path: Path | None, now: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        path: Path | None,
+        now: Callable[[], float] = time.time,
+        *,
+        any_thread: bool = False,
+    ):
+        """any_thread: the caller sees to it that one thread at a time uses it."""
         self.path = path
         self._now = now
-        self._database = Database(path)
+        self._database = Database(path, any_thread=any_thread)
 
     def __enter__(self) -> Self:
         return self

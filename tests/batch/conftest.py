@@ -6,7 +6,7 @@ import pytest
 from support.batches import scripted_work
 from support.worlds import make_world
 
-from llmchat.batch import Outcome, Results, lines_of, run
+from llmchat.batches import Outcome, Results, lines_of, run
 from llmchat.settings import World
 
 Answer = Callable[..., Outcome]

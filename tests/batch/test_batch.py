@@ -14,8 +14,8 @@ from support.batches import scripted_work
 from support.checkpoints import save_tiny
 from support.command_line import LLMCHAT, Run
 
-from llmchat.batch import Results, lines_of, run
-from llmchat.batch.run import Outcome
+from llmchat.batches import Results, lines_of, run
+from llmchat.batches.run import Outcome
 from llmchat.engines import Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.errors import NetworkError, UsageError
@@ -99,7 +99,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from support.batches import scripted_work
 from support.worlds import make_world
-from llmchat.batch import Results, lines_of, run
+from llmchat.batches import Results, lines_of, run
 class Dies(Results):
     def write(self, number, row):
         if number == 7:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmchat.batch import Line, lines_of, reading
-from llmchat.batch.template import Template
+from llmchat.batches import Line, lines_of, reading
+from llmchat.batches.template import Template
 from llmchat.errors import UsageError
 from llmchat.settings import World
 

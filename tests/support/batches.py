@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from llmchat.batch import Work
+from llmchat.batches import Work
 from llmchat.engines import Sampling
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.models.open_model import OpenModel

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, TextIO
 
 from msgspec import Struct
 
-from llmchat.batch.asking import Ask, ask_of
-from llmchat.batch.template import Template
+from llmchat.batches.asking import Ask, ask_of
+from llmchat.batches.template import Template
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.parse_guard import reason
 from llmchat.settings import World

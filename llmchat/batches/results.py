@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 import msgspec
 from msgspec import Struct
 
-from llmchat.batch.rows import OPENINGS, BatchMark, Row
+from llmchat.batches.rows import OPENINGS, BatchMark, Row
 from llmchat.errors import UsageError
 from llmchat.output.row_file import complete_rows, remove_broken_row
 from llmchat.settings import World

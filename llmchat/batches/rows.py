@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from llmchat.batch.reading import Line
+from llmchat.batches.reading import Line
 from llmchat.engines import Finish
 from llmchat.errors import LlmchatError
 from llmchat.reply_parser import GenerationRequest

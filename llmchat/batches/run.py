@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat.batch.answering import Task, completed
-from llmchat.batch.reading import Line
-from llmchat.batch.results import Sink
-from llmchat.batch.rows import Row, answered, failed
+from llmchat.batches.answering import Task, completed
+from llmchat.batches.reading import Line
+from llmchat.batches.results import Sink
+from llmchat.batches.rows import Row, answered, failed
 from llmchat.engines import Finish, Sampling
 from llmchat.errors import LlmchatError
 from llmchat.evaluate.candidates import with_system

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.batch.template import Template
+from llmchat.batches.template import Template
 from llmchat.conversation import Conversation, Message
 from llmchat.errors import UsageError
 from llmchat.server.api import ChatRequest
