@@ -126,7 +126,7 @@ class GrowingAnswer(Generic[T]):
         last = talk.conversation.messages[-1]
         text = last.text if last.role == "assistant" else self.text
         if fault := fault_of(talk, text):
-            return nothing, fault
+            return nothing, fault.replace("--max-tokens", "max_tokens").replace("--", "")
         try:
             return read_value(self._form, text), ""
         except LlmchatError as error:

@@ -19,7 +19,7 @@ def twin(*arguments: Any, **more: Any) -> AsyncChat[Any]:
 
 async def test_say_ask_and_stream(tmp_path: Path) -> None:
     async with twin(tmp_path, "One two.", "Three.") as chat:
-        assert [piece async for piece in chat.say("Count.")] == ["One", " ", "two", "."]
+        assert [piece async for piece in chat.say("Count.")] == ["One", " two", "."]
         answer = await chat.ask("Go on.")
         assert answer.text == "Three." and chat.answer is answer
         events = [type(event) async for event in chat.stream("More?")]
@@ -77,7 +77,7 @@ async def test_a_block_that_is_left_cancels(tmp_path: Path) -> None:
     chat = twin(tmp_path, "One two three.")
     async with chat.say("Count.") as pieces:
         async for piece in pieces:
-            if piece == "two":
+            if "two" in piece:
                 break
     assert pieces.answer.text == "One two" and pieces.answer.finish_reason == "cancelled"
     await chat.close()

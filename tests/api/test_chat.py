@@ -14,7 +14,7 @@ from llmchat.settings import World
 def test_say_gives_pieces_that_are_the_answer(tmp_path: Path) -> None:
     chat = scripted(tmp_path, "One two three.")
     pieces = chat.say("Count.")
-    assert list(pieces) == ["One", " ", "two", " ", "three", "."]
+    assert list(pieces) == ["One", " two", " three", "."]
     assert pieces.answer.text == "One two three." == str(chat.answer)
 
 
@@ -52,7 +52,7 @@ def test_nothing_is_asked_before_the_first_piece(tmp_path: Path) -> None:
 def test_an_iteration_that_is_left_keeps_the_text_as_cancelled(tmp_path: Path) -> None:
     chat = scripted(tmp_path, "One two three.", "Four.")
     for piece in chat.say("Count."):
-        if piece == "two":
+        if "two" in piece:
             break
     assert chat.answer is not None
     assert (chat.answer.text, chat.answer.finish_reason) == ("One two", "cancelled")

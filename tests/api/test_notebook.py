@@ -43,7 +43,7 @@ def test_an_interrupt_keeps_what_was_shown(
         with chat.say("Count.") as pieces:
             for piece in pieces:
                 yield piece
-                if piece == "two":
+                if "two" in piece:
                     raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -31,6 +31,8 @@ def test_what_was_pulled_can_be_opened(hub_world: World) -> None:
         answer = chat.ask("Hello")
         assert answer.usage.completion_tokens == 4 and answer.finish_reason == "length"
         assert chat.ask("Hello").usage.cached_tokens > 0
+        with pytest.raises(llmchat.LlmchatError, match="`uniqueItems`"):
+            chat.ask("Hello", schema={"type": "array", "uniqueItems": True})
 
 
 def test_an_adapter_of_another_name_is_an_error(hub_world: World) -> None:
