@@ -31,7 +31,7 @@ MAX_PROMPTS = 2048
 MAX_DOCS = 16
 
 
-def _well_formed(value: Any) -> Any:
+def well_formed(value: Any) -> Any:
     """Refuse lone surrogates, which JSON can contain and UTF-8 cannot."""
     try:
         (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
@@ -40,8 +40,8 @@ def _well_formed(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, AfterValidator(_well_formed)]
-Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_well_formed)]
+Text = Annotated[str, AfterValidator(well_formed)]
+Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(well_formed)]
 
 
 class Request(BaseModel):
@@ -90,14 +90,14 @@ class TemplateInput(Request):
 
     @model_validator(mode="after")
     def _check_extra(self) -> Self:
-        _well_formed(self.model_extra)
+        well_formed(self.model_extra)
         return self
 
 
 class Function(TemplateInput):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
     description: Text | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(_well_formed)] | None = None
+    parameters: Annotated[dict[str, Any], AfterValidator(well_formed)] | None = None
     strict: bool | None = None
 
 
@@ -165,7 +165,7 @@ def _field(kind: Any) -> Any:
 
 def _checked(value: Any, kind: Any) -> Any:
     try:
-        return types.check(_well_formed(value), kind, "this field")
+        return types.check(well_formed(value), kind, "this field")
     except UsageError as error:
         raise ValueError(error.message) from None
 
@@ -214,7 +214,7 @@ class ChatRequest(Generation):
     response_format: ResponseFormat | None = None
     truncation: Literal["auto", "disabled"] | None = None
     show_prompt: bool | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(_well_formed)] | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(well_formed)] | None = None
     reasoning_effort: Text | None = None
     think: types.Think | None = None
     think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None
