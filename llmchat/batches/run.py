@@ -148,7 +148,9 @@ class _Run:
         self._asked[line.number] = asked
         for index in range(count):
             one = replace(generation, sampling=sampling_of_choice(generation.sampling, index))
-            choice = Choice(index, one, ReplyParser(self._work.opened.preset, one))
+            opened = self._work.opened
+            parser = ReplyParser(opened.preset, one)
+            choice = Choice(index, one, parser, opened.engine.count)
             asked.choices.append(choice)
             yield Task(choice, line.number)
 

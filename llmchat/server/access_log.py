@@ -19,6 +19,7 @@ _COUNTED_PATHS = (
     "/v1/models",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/responses",
     "/v1/embeddings",
     "/v1/rerank",
     "/health",

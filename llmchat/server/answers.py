@@ -75,7 +75,13 @@ async def answers(
             lease.deadline,
         )
         choices = [
-            Choice(index, generation, ReplyParser(lease.preset, generation), asked)
+            Choice(
+                index,
+                generation,
+                ReplyParser(lease.preset, generation),
+                lease.engine.count,
+                asked,
+            )
             for index in range(len(jobs))
         ]
         try:
@@ -98,13 +104,14 @@ async def _asked(
     limit = min(lease.preset.context.tokens or limit, limit)
 
     def place() -> Asked:
-        user, whole = client.owner(), not _trims(state, request)
+        user, whole = client.owner(), not trims(state, request)
         return Placing(request, documents, user, lease.engine, limit, whole=whole).asked()
 
     return await documents.workers.run(client.name, lease.deadline, place)
 
 
-def _trims(state: ServerState, request: ChatRequest) -> bool:
+def trims(state: ServerState, request: ChatRequest) -> bool:
+    """Whether messages that do not fit the window are dropped."""
     return request.truncation == "auto" or (request.truncation is None and state.trim)
 
 
@@ -119,7 +126,7 @@ def _build_request(
 ) -> GenerationRequest:
     """Choose the messages that fit and render the prompt. Slow, because it counts tokens: call it
     in a thread."""
-    trim = _trims(state, request)
+    trim = trims(state, request)
     preset, sampling = chat_settings(request, with_policy(lease.preset, trim))
     sampling = bound(sampling, form, lease.engine)
     max_tokens = most_tokens(request)

@@ -48,6 +48,7 @@ from llmchat.server.limits import RateLimit
 from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
 from llmchat.server.reranking import rerank
+from llmchat.server.responses_api.routes import add_responses
 from llmchat.server.state import ServerState
 from llmchat.settings.sampling import PARAMETERS
 
@@ -70,6 +71,7 @@ def create_app(
     _add_server_info(api, state)
     _add_models(api, state)
     _add_generation(api, state)
+    add_responses(api, state)
     api.include_router(admin.router(state))
     api.include_router(model_facts.router(state))
     api.include_router(owner_api.router(state))

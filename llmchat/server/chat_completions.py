@@ -51,15 +51,9 @@ def _frame(kind: str, state: ServerState, request: ChatRequest) -> dict[str, Any
 def _details(choice: Choice, request: ChatRequest) -> dict[str, Any]:
     """Beyond OpenAI's API: how many messages were dropped, which files were too large for the
     window and searched, and with `show_prompt` the prompt."""
-    window, prompt = choice.generation.window, choice.generation.prompt.text
-    fields = {
-        "limit": window.limit,
-        "tokens": window.tokens,
-        "sent": window.sent,
-        "dropped": window.dropped,
-    }
+    prompt = choice.generation.prompt.text
     return {
-        "window": fields,
+        "window": choice.window(),
         **({"searched": choice.searched} if choice.searched else {}),
         **({"prompt": prompt} if request.show_prompt else {}),
     }

@@ -1,6 +1,6 @@
 """One of the answers to a chat request while it is made, in OpenAI's form."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmchat.engines import Chunk, Finish, Token
@@ -11,13 +11,17 @@ from llmchat.server.request_documents import Asked, sent_sources
 
 
 class Choice:
-    """One of a request's answers while it is generated."""
+    """One of a request's answers while it is generated. count: the tokens of a text.
+
+    thinking_tokens: known at the end.
+    """
 
     def __init__(
         self,
         index: int,
         generation: GenerationRequest,
         parser: ReplyParser,
+        count: Callable[[str], int],
         asked: Asked | None = None,
     ):
         self.index = index
@@ -28,7 +32,8 @@ class Choice:
         self.calls: list[dict[str, Any]] = []
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
-        self._parser = parser
+        self.thinking_tokens = 0
+        self._parser, self._count = parser, count
 
     def feed(self, events: Sequence[Event]) -> tuple[dict[str, Any], list[Token]]:
         """Add events; returns OpenAI's `delta` (empty if nothing can be shown yet), and the new
@@ -49,6 +54,8 @@ class Choice:
                 elif isinstance(part, Finish):
                     self.finish = part
         self.text, self.thinking = self.text + text, self.thinking + thinking
+        if self.finish and self.thinking:
+            self.thinking_tokens = self._count(self.thinking)
         self.calls += calls
         self.tokens += tokens
         delta = {"reasoning_content": thinking, "content": text, "tool_calls": calls}
@@ -76,3 +83,13 @@ class Choice:
     def cited(self) -> dict[str, Any]:
         """Beyond OpenAI's API: the passages of documents that the answer could cite."""
         return {"sources": self.sources} if self.sources else {}
+
+    def window(self) -> dict[str, int]:
+        """Beyond OpenAI's API: how full the window is, and how many messages were dropped."""
+        window = self.generation.window
+        return {
+            "limit": window.limit,
+            "tokens": window.tokens,
+            "sent": window.sent,
+            "dropped": window.dropped,
+        }

@@ -23,6 +23,7 @@ from llmchat.server.graceful_server import GracefulServer
 from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import FOREVER, Pool
+from llmchat.server.responses_api.store import ResponseStore
 from llmchat.server.serve_options import (
     LOOPBACK,
     ServeOptions,
@@ -125,6 +126,7 @@ async def _serve(
         await server.serve(sockets=list(sockets))
     finally:
         await state.pool.close(0.0)
+        state.responses.close()
         if state.conversations:
             state.conversations.close()
 
@@ -152,6 +154,7 @@ def make_state(
         log_prompts=options.log_prompts,
         conversations=_conversation_store(world, keys) if options.history else None,
         now=world.now,
+        responses=ResponseStore(world.data / "responses.db" if options.history else None),
     )
 
 

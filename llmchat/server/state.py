@@ -13,6 +13,7 @@ from llmchat.server.keys import Keys
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import Pool
 from llmchat.server.prompt_workers import PromptWorkers
+from llmchat.server.responses_api.store import ResponseStore
 from llmchat.server.tools import ToolRunner
 
 
@@ -23,6 +24,7 @@ class ServerState:
 
     conversations: the web page's conversations, if the server stores them; tools: those that
     clients may run, if the server was started with tools; documents: what requests may search;
+    responses: those that requests continue, in memory if the server keeps no history;
     prompt_workers: where prompts are rendered and tokenised; stop: set to shut down gracefully.
     now: the time of day; last_used: on the clock of time.monotonic.
     """
@@ -39,6 +41,7 @@ class ServerState:
     now: Callable[[], float] = time.time
     last_used: float = field(default_factory=time.monotonic)
     prompt_workers: PromptWorkers = field(default_factory=PromptWorkers)
+    responses: ResponseStore = field(default_factory=ResponseStore)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:

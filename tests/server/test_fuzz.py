@@ -47,6 +47,8 @@ def api(run: Running) -> Any:
 OPERATIONS = (
     "GET /health", "GET /metrics", "GET /v1/models", "GET /v1/models/{model}",
     "POST /v1/chat/completions", "POST /v1/completions", "POST /v1/embeddings", "POST /v1/rerank",
+    "POST /v1/responses", "GET /v1/responses/{id}", "DELETE /v1/responses/{id}",
+    "GET /v1/responses/{id}/input_items",
     "GET /api/ps", "POST /api/stop", "GET /api/models", "GET /api/settings",
 )  # fmt: skip
 

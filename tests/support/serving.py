@@ -24,6 +24,7 @@ from llmchat.server.keys import Keys
 from llmchat.server.loaded_model import ModelSpec
 from llmchat.server.metrics import Metrics
 from llmchat.server.pool import FOREVER, Pool
+from llmchat.server.responses_api.store import ResponseStore
 from llmchat.server.run import make_app
 from llmchat.server.serve_options import ServeOptions
 from llmchat.server.state import ServerState
@@ -137,6 +138,8 @@ def serving(
             tools,
             documents,
         )
+        if settings.history:
+            state.responses = ResponseStore(folder / "responses.db")
         server = GracefulServer(make_app(state, settings), state, settings)
         port = listener.getsockname()[1]
         started.append(
@@ -147,6 +150,7 @@ def serving(
         await pool.close(0.0)
         if kept:
             kept.close()
+        state.responses.close()
         if documents:
             documents.close()
 

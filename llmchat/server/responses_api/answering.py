@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from llmchat.engines import Token
 from llmchat.errors import ContextOverflow, LlmchatError
-from llmchat.server.answers import Client, answers
+from llmchat.server.answers import Client, answers, trims
 from llmchat.server.api import ChatRequest
 from llmchat.server.choice import Choice
 from llmchat.server.errors import BadRequest, Forbidden, Refusal, describe_error
@@ -23,7 +23,7 @@ from llmchat.server.responses_api.schema import ITEMS, ItemReference, ResponseRe
 from llmchat.server.responses_api.store import Item, StoredResponse
 from llmchat.server.responses_api.translation import LOGPROBS, called_tools, to_chat
 from llmchat.server.state import ServerState, new_id
-from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, log_unexpected
+from llmchat.server.streaming_response import JSON, SSE, AnswerResponse
 
 log = logging.getLogger("llmchat.server")
 
@@ -50,7 +50,7 @@ def respond(state: ServerState, request: ResponseRequest, asker: Asker) -> Answe
     check(request)
     answer = _Answer(state, request, asker)
     if request.stream:
-        return AnswerResponse(answer.streamed(), SSE)
+        return AnswerResponse(answer.streamed(), SSE, answer.error_event)
     return AnswerResponse(answer.whole(), JSON)
 
 
@@ -62,6 +62,7 @@ class _Answer:
         self._output = Output(called_tools(request))
         self._body: dict[str, Any] | None = None
         self._tokens: list[Token] = []
+        self._number = 0
 
     async def whole(self) -> AsyncGenerator[bytes]:
         async with aclosing(self._events()) as events:
@@ -70,28 +71,27 @@ class _Answer:
         yield encode_json(last["response"])
 
     async def streamed(self) -> AsyncGenerator[bytes]:
-        number = 0
-        try:
-            async with aclosing(self._events()) as events:
-                async for event in events:
-                    yield _sse(event, number)
-                    number += 1
-        except Exception as error:
-            if self._body is None:
-                raise
-            log_unexpected(error)
-            yield _sse(self._failed(error), number)
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                yield self._sse(event)
 
-    def _failed(self, error: Exception) -> Event:
-        body, items = self._body or {}, self._output.items
+    def error_event(self, error: Exception) -> bytes:
+        """The event for an error after the first event."""
+        assert self._body is not None
         reason = describe_error(error)[2]["error"]
-        return {"type": "response.failed", "response": response_body.failed(body, items, reason)}
+        body = response_body.failed(self._body, self._output.items, reason)
+        return self._sse({"type": "response.failed", "response": body})
+
+    def _sse(self, event: Event) -> bytes:
+        name, numbered = str(event["type"]), {**event, "sequence_number": self._number}
+        self._number += 1
+        return b"event: %s\ndata: %s\n\n" % (name.encode(), encode_json(numbered))
 
     async def _events(self) -> AsyncGenerator[Event]:
         try:
             question = await asyncio.to_thread(self._question)
             client = self._asker.client
-            async with aclosing(answers(self._state, question.chat, client)) as pieces:
+            async with aclosing(answers(self._state, question.chat, client, fill=True)) as pieces:
                 async for choices, _, delta, tokens in pieces:
                     for event in self._piece(question, choices[0], delta, tokens):
                         yield event
@@ -209,8 +209,3 @@ def _of_fields(error: LlmchatError, request: ResponseRequest) -> LlmchatError:
         first = error.param.partition(".")[0]
         error.param = _FIELDS.get(first, "tools" if first == "tools" else error.param)
     return error
-
-
-def _sse(event: Event, number: int) -> bytes:
-    name = str(event["type"]).encode()
-    return b"event: %s\ndata: %s\n\n" % (name, encode_json({**event, "sequence_number": number}))

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from llmchat.server.api import Request
 from llmchat.server.compatibility import unsupported
 from llmchat.server.errors import Unsupported
 from llmchat.server.request_parsing import check_fields
@@ -13,7 +14,6 @@ from llmchat.server.responses_api.schema import (
     CustomTool,
     Namespace,
     ReasoningItem,
-    Request,
     ResponseRequest,
 )
 

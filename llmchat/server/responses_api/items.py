@@ -18,7 +18,9 @@ def own_items(request: ResponseRequest, store: ResponseStore, user: str | None) 
         message = f"there is no stored item `{missing[0][:64]}`"
         raise BadRequest(message, param="input", code="item_not_found")
     return [
-        known[item.id] if isinstance(item, ItemReference) else _stored(item.model_dump(exclude_none=True))
+        known[item.id]
+        if isinstance(item, ItemReference)
+        else _stored(item.model_dump(exclude_none=True))
         for item in request.input
     ]
 

@@ -55,7 +55,9 @@ class Output:
             self._of_item("output_item.done", item=item),
         ]
 
-    def _grow(self, kind: str, text: str, logprobs: list[dict[str, Any]] | None = None) -> list[Event]:
+    def _grow(
+        self, kind: str, text: str, logprobs: list[dict[str, Any]] | None = None
+    ) -> list[Event]:
         same = self._part is not None and self.items[-1]["type"] == kind
         events = [] if same else [*self.close(), *self._open(kind)]
         part = self._part
@@ -68,10 +70,13 @@ class Output:
         return [*events, delta]
 
     def _open(self, kind: str) -> list[Event]:
-        item = {"id": new_item_id(kind), "type": kind, "status": "in_progress"}
-        item |= {"role": "assistant"} if kind == "message" else {"summary": []}
+        item: dict[str, Any] = {"id": new_item_id(kind), "type": kind, "status": "in_progress"}
         part: dict[str, Any] = {"type": _PARTS[kind], "text": ""}
-        part |= {"annotations": [], "logprobs": []} if kind == "message" else {}
+        if kind == "message":
+            item["role"] = "assistant"
+            part |= {"annotations": [], "logprobs": []}
+        else:
+            item["summary"] = []
         self.items.append({**item, "content": [part]})
         self._part = part
         # Copies, because the item grows before its events are encoded.

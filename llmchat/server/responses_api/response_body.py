@@ -10,7 +10,13 @@ Body = dict[str, Any]
 
 
 def begun(
-    request: ResponseRequest, sampling: Sampling, id: str, created: int, *, stored: bool, trims: bool
+    request: ResponseRequest,
+    sampling: Sampling,
+    id: str,
+    created: int,
+    *,
+    stored: bool,
+    trims: bool,
 ) -> Body:
     """A response in progress. sampling: with the model's defaults. trims: whether messages that do
     not fit the window are dropped."""
@@ -56,6 +62,7 @@ def ended(body: Body, output: list[dict[str, Any]], choice: Choice, now: int) ->
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "output": output,
         "usage": _usage(choice.finish, choice.thinking_tokens),
+        "llmchat": {"window": choice.window()},
     }
 
 

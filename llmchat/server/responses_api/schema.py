@@ -82,7 +82,9 @@ def _kind_of_item(item: Any) -> Any:
     """The type of an item; messages and references may omit it."""
     if not isinstance(item, dict):
         return getattr(item, "type", None)
-    return item.get("type") or ("message" if "role" in item or "id" not in item else "item_reference")
+    return item.get("type") or (
+        "message" if "role" in item or "id" not in item else "item_reference"
+    )
 
 
 def _known(kind: Any, known: tuple[str, ...], what: str) -> None:

@@ -1,7 +1,7 @@
 """Turns a request and the items of its conversation into a ChatRequest."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -27,7 +27,6 @@ from llmchat.server.responses_api.schema import (
     Item,
     Namespace,
     Part,
-    Request,
     ResponseRequest,
 )
 
@@ -36,6 +35,8 @@ _SAME = (
     *OWN_PARAMETERS, "model", "temperature", "top_p", "top_logprobs", "parallel_tool_calls",
     "truncation", "seed", "stop", "keep_alive", "user",
 )  # fmt: skip
+# Of a function, with its namespace.
+MAX_NAME = 64
 LOGPROBS = "message.output_text.logprobs"
 # The only argument of a custom tool, as the model writes it.
 _INPUT = {
@@ -63,9 +64,12 @@ def to_chat(request: ResponseRequest, items: Sequence[Item]) -> ChatRequest:
     if not wants_logprobs:
         fields["top_logprobs"] = None
     tools, choice = _tools(request)
+    messages = _messages(request.instructions, items)
+    if not messages:
+        raise BadRequest("`input` contains no message", param="input")
     return ChatRequest.model_validate({
         **{name: value for name, value in fields.items() if value is not None},
-        "messages": _messages(request.instructions, items),
+        "messages": messages,
         "max_completion_tokens": request.max_output_tokens,
         "logprobs": wants_logprobs,
         "tools": tools or None,
@@ -118,9 +122,13 @@ def _tools(request: ResponseRequest) -> tuple[list[dict[str, Any]], Any]:
 
 
 def _definition(namespace: str | None, tool: FunctionTool | CustomTool) -> dict[str, Any]:
+    name = chat_name(tool.name, namespace)
+    if len(name) > MAX_NAME:
+        message = f"`{name[:64]}…` is longer than {MAX_NAME} characters"
+        raise BadRequest(message, param="tools")
     parameters = tool.parameters if isinstance(tool, FunctionTool) else _INPUT
     function = {
-        "name": chat_name(tool.name, namespace),
+        "name": name,
         "description": tool.description,
         "parameters": parameters,
     }

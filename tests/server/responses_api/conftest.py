@@ -1,35 +1,15 @@
 """A server whose models call a tool, think, or answer in plain words."""
 
+import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
-from support.serving import CHATML, Running, model_spec, serving
+from support.responses import HERMES, SCRIPTS, Failing
+from support.serving import Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.presets import get_format
-
-# The way Qwen 2.5 and Hermes write tools, shortened.
-TEMPLATE = (
-    "{%- if tools %}<|im_start|>system\n<tools>"
-    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools><|im_end|>\n{% endif %}"
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}"
-    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-HERMES = replace(CHATML, format=get_format("template").with_template(TEMPLATE, {}))
-CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-PATCH = '<tool_call>\n{"name": "patch", "arguments": {"input": "+ a\\n- b"}}\n</tool_call>'
-SPACED = '<tool_call>\n{"name": "maps.weather", "arguments": {}}\n</tool_call>'
-SCRIPTS = {
-    "plain": ["Well, **yes**.\n\nAnd no."],
-    "thinker": ["<think>\nHm, so.\n</think>\n\nIt is 4."],
-    "caller": [f"I look.\n{CALL}", "It is sunny."],
-    "patcher": [PATCH, "Done."],
-    "spaced": [SPACED, "Here."],
-    "echo": [],
-}
+from llmchat.engines.transformers import TransformersEngine
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +22,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield running
 
 
-def sent(run: Running, key: str) -> str:
-    """The last prompt of a model."""
-    loaded = run.state.pool.loaded_models()
-    engine = next(resident.engine for resident in loaded if resident.key == key)
-    return str(engine.prompts[-1].text)  # type: ignore[attr-defined]
+@pytest.fixture(scope="module")
+def tiny_run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A checkpoint with random weights, whose answers are tokens of a vocabulary."""
+    load = functools.partial(TransformersEngine, tiny, weights="fp32")
+    with serving({"tiny": model_spec(load)}, tmp_path_factory.mktemp("tiny-server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def failing_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with serving({"m": model_spec(Failing)}, tmp_path_factory.mktemp("server")) as running:
+        yield running
