@@ -28,6 +28,7 @@ from llmchat.commands import (
     models,
     presets,
     prompt,
+    roles,
     serve,
     sessions,
 )
@@ -52,6 +53,7 @@ app.add_typer(evaluate.app)
 app.command()(bench.bench)
 app.add_typer(finetune.app)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(roles.app, name="roles")
 app.add_typer(index.app, name="index")
 app.add_typer(memory.app, name="memory")
 app.add_typer(data.app, name="data")

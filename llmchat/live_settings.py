@@ -22,6 +22,8 @@ class LiveSettings:
     defaults: dict[str, Any]
     docs: tuple[str, ...] = ()
     """The indexes that front ends search; stored with the settings."""
+    role: str = ""
+    """The role that front ends ask in, with its values; stored with the settings."""
 
     def search_docs(self, names: Sequence[str]) -> None:
         """Store with the session which indexes are searched."""
@@ -29,10 +31,17 @@ class LiveSettings:
             self.docs = tuple(names)
             self._settings_changed()
 
+    def use_role(self, spec: str) -> None:
+        """Store with the session which role is used; "" for none."""
+        if self.role != spec:
+            self.role = spec
+            self._settings_changed()
+
     @property
     def stored_settings(self) -> dict[str, Any]:
         """What a session keeps of the settings."""
-        return {**self.settings, **({"docs": list(self.docs)} if self.docs else {})}
+        of_front_ends = {"docs": list(self.docs), "role": self.role}
+        return self.settings | {name: value for name, value in of_front_ends.items() if value}
 
     def use_preset(self, preset: Preset, sampling: Sampling) -> None:
         """Start from this preset and sampling, without changes."""

@@ -31,7 +31,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "engines.capabilities", "engines.stream_filters", "engines.channel_filter",
             "engines.bounded_count",
             "actions", "found_passages", "presets", "thinking", "tool_syntax", "live_settings",
-            "window", "summary", "reply_parser",
+            "window", "summary", "reply_parser", "roles",
         ),
     ),
     "parts of engines": (

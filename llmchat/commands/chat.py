@@ -1,5 +1,7 @@
 """`llmchat chat`: the model of the flags, or of an earlier session, answers once or in a REPL."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from llmchat.history import History, Session
     from llmchat.models.open_model import OpenModel
     from llmchat.models.opener import ModelOpener
+    from llmchat.roles import Role
     from llmchat.tools.web.settings import WebSettings
 
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 @options.with_options(
     "model", "base", "adapter", "format", "weights", "kv", "engine", "url", "draft", "device",
     "revision",
-    "trust_remote_code", "system", before="file",
+    "trust_remote_code", "role", "system", before="file",
 )  # fmt: skip
 @options.with_options("tool", "mcp", "allow", "max_rounds", "root", before="json")
 @options.with_options(
@@ -75,6 +78,7 @@ def chat(
     from llmchat.models.embedding import embedder_here
     from llmchat.models.open_model import open_in_background
     from llmchat.models.sessions import open_history
+    from llmchat.roles import with_role
     from llmchat.ui.documents import Documents
     from llmchat.ui.given_files import read_given
     from llmchat.ui.large_material import with_material
@@ -88,33 +92,43 @@ def chat(
     if settings.options.tool == ("list",):
         return print_tools(world)
     note = one_shot.note_on(world, quiet=quiet)
-    given_texts = read_given(world, file or (), settings.options, note)
-    question = one_shot.question(world, prompt, given_texts)
-    if extract and not question:
-        raise _extract_needs_a_question()
-    if answers > 1:
-        _check_answers(question, extract=extract)
-    if map:
-        one_shot.check_map(question)
-    web_settings = _web_settings(world, settings, question) if web else None
-    asks_on = None if question is None else world.stderr
-    with (
-        orderly_end(),
-        open_history(world, settings) as history,
-        open_tools(world, settings, asks_on, quiet=quiet or json) as tools,
-        Documents(world, settings.options.docs, keep=not settings.options.no_log) as documents,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(orderly_end())
+        history = stack.enter_context(open_history(world, settings))
         earlier = _earlier_session(history, session, last=continue_)
+        role, sets = _role_of(world, settings, earlier, note)
         if earlier:
             given |= _flags_of_session(earlier, settings, world, quiet=quiet)
+        flags = with_role(sets, given)
+        settings = resolve(world, flags)
+        given_texts = read_given(world, file or (), settings.options, note)
+        asks_in = None if role and role.once and earlier else role
+        question = one_shot.question(world, prompt, given_texts, asks_in)
+        turns = asks_in.follow_ups(question.text) if asks_in and question else ()
+        if asks_in and question:
+            question = asks_in.ask(question)
+        if extract and not question:
+            raise _extract_needs_a_question()
+        if answers > 1:
+            _check_answers(question, extract=extract)
+        if map:
+            one_shot.check_map(question)
+        web_settings = _web_settings(world, settings, question) if web else None
+        asks_on = None if question is None else world.stderr
+        tools = stack.enter_context(open_tools(world, settings, asks_on, quiet=quiet or json))
+        documents = stack.enter_context(
+            Documents(world, settings.options.docs, keep=not settings.options.no_log)
+        )
         opens = dict(earlier.opens) if earlier else {}
-        opened = open_in_background(world, given, opens) if question and not no_server else None
+        opened = open_in_background(world, flags, opens) if question and not no_server else None
         if opened is None:
             from llmchat.models.opener import ModelOpener
 
-            opener = ModelOpener(world, given, earlier.id if earlier else None, opens)
+            opener = ModelOpener(world, given, earlier.id if earlier else None, opens, sets)
             opened = _open(opener, later=question is None, waiting=not (quiet or json))
-        talk = begin(opened, history, earlier, settings, given)
+        kept = flags if settings.origins["role"] == "flag" else given
+        talk = begin(opened, history, earlier, settings, kept)
+        talk.role = role.spec if role else ""
         meaning = Meaning(partial(embedder_here, world))
         talk.tools = tools
         talk.memory = ChatMemory(Facts.of(world), settings.options.memory, meaning)
@@ -129,7 +143,9 @@ def chat(
             if web_settings:
                 question = one_shot.from_web(talk, world, question, web_settings, quiet=quiet)
             plain_text = settings.options.plain
-            output = one_shot.Output(json, not no_stream, plain_text, quiet, extract, answers)
+            output = one_shot.Output(
+                json, not no_stream, plain_text, quiet, extract, answers, turns
+            )
             if map:
                 keep = not settings.options.no_log
                 answer = partial(_answer, talk, world, output=output, verbose=verbose)
@@ -141,9 +157,28 @@ def chat(
             from llmchat.ui.repl import run
 
             plain_text, vi_keys = settings.options.plain, settings.options.vi
-            code = run(talk, world, opener, plain=plain_text, vi=vi_keys, documents=documents)
+            code = run(
+                talk, world, opener, plain=plain_text, vi=vi_keys, documents=documents, role=role
+            )
             _keep(talk, world)
         raise typer.Exit(code)
+
+
+def _role_of(
+    world: World, settings: Settings, earlier: "Session | None", note: Callable[[str], None]
+) -> "tuple[Role | None, dict[str, Any]]":
+    """The role of a chat and the options that it sets.
+
+    A flag goes before the role of an earlier session, which goes before a variable and the file.
+    """
+    from llmchat.models.sessions import role_of_session
+    from llmchat.roles import chosen_role, kept_options
+
+    if earlier and settings.origins["role"] != "flag":
+        role = role_of_session(earlier, world, note)
+        return role, kept_options(role) if role else {}
+    role = chosen_role(settings.options.role, world.own_roles)
+    return role, role.options() if role else {}
 
 
 def _check_answers(question: "Message | None", *, extract: bool) -> None:

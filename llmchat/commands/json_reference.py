@@ -24,6 +24,7 @@ from llmchat.commands.outputs import (
     ListedFormat,
     ListedKey,
     ListedPreset,
+    ListedRole,
     LoadedModel,
     OptionOrigin,
 )
@@ -40,6 +41,7 @@ from llmchat.models.elsewhere import ElsewhereModel
 from llmchat.models.facts import ModelFacts
 from llmchat.models.library import ListedModel
 from llmchat.presets.check import Mistake
+from llmchat.roles import Role
 from llmchat.settings import Options
 from llmchat.settings.types import description
 
@@ -54,6 +56,8 @@ OUTPUTS: dict[str, Any] = {
     "presets --formats": list[ListedFormat],
     "presets check": list[Mistake],
     "doctor": DoctorReport,
+    "roles list": list[ListedRole],
+    "roles show": Role,
     "sessions list": list[Session],
     "sessions search": list[Hit],
     "sessions show": SessionMessages,

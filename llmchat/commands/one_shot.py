@@ -19,6 +19,7 @@ from llmchat.output.formatting import counted
 from llmchat.output.progress import StatusLine
 from llmchat.output.terminal_text import fit_for
 from llmchat.process.streams import MOST_ASKED
+from llmchat.roles import Role
 from llmchat.settings import World
 from llmchat.tools.toolbox import Result
 from llmchat.tools.web.settings import WebSettings
@@ -39,22 +40,26 @@ class NoCode(LlmchatError):
     """The answer has no code block that `--extract` could print."""
 
 
-def question(world: World, prompt: str | None, files: Sequence[GivenText] = ()) -> Message | None:
+def question(
+    world: World, prompt: str | None, files: Sequence[GivenText] = (), role: Role | None = None
+) -> Message | None:
     """The user's message from piped text, files and PROMPT; None to open a chat at a terminal.
 
     With a PROMPT, piped text and files are its material; without one, piped text is the question.
+    A role whose prompt has no place for a question is like a PROMPT.
     """
+    asks = bool(role and role.prompt and not role.takes_input)
     piped = "" if world.stdin.isatty() else world.read_text("-", MOST_ASKED).strip()
     texts = [(one.name, one.text) for one in files]
     text = "" if prompt in (None, "-") else str(prompt)
-    if text:
+    if text or asks:
         texts.insert(0, ("stdin", piped))
     elif piped:
         text = piped
-    elif world.interactive and prompt is None and not texts:
+    if world.interactive and not text and prompt is None and not any(one[1] for one in texts):
         return None
     texts = [one for one in texts if one[1]]
-    if not text and not texts:
+    if not text and not texts and not asks:
         raise UsageError(
             "there is no question: stdin is empty and no PROMPT was given",
             '`llmchat chat "…"` asks one, a terminal opens a chat',
@@ -117,7 +122,10 @@ def map_all(
 
 
 class Output(Struct, frozen=True):
-    """How the answer is printed. extract: its first code block alone. answers: how many."""
+    """How the answer is printed. extract: its first code block alone. answers: how many.
+
+    turns: questions that follow; the last answer is printed.
+    """
 
     json: bool = False
     stream: bool = True
@@ -125,6 +133,7 @@ class Output(Struct, frozen=True):
     quiet: bool = False
     extract: bool = False
     answers: int = 1
+    turns: tuple[str, ...] = ()
 
     @property
     def streams(self) -> bool:
@@ -143,13 +152,14 @@ def run(chat: Chat, world: World, question: Message, output: Output) -> int:
 
 def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     try:
+        earlier, question = _before_last(chat, world, question, output)
         with closing(chat.ask(question)) as events:
             _print_number(1, world, output)
             display = _show(events, world, output)
             code = _extracted(chat, display.text) if output.extract else None
         if output.answers > 1:
-            return _ask_again(chat, world, display, output)
-        _print_complete(chat, world, display, code, output)
+            return _ask_again(chat, world, display, earlier, output)
+        _print_complete(chat, world, display, code, earlier, output)
     except KeyboardInterrupt:
         print(file=world.stderr)
         return INTERRUPTED
@@ -166,14 +176,31 @@ def _ask(chat: Chat, world: World, question: Message, output: Output) -> int:
     return _report_fault(chat, display.text, world, output)
 
 
-def _ask_again(chat: Chat, world: World, first: AnswerDisplay, output: Output) -> int:
+def _before_last(
+    chat: Chat, world: World, question: Message, output: Output
+) -> tuple[list[OneAnswer], Message]:
+    """Ask all but the last question of a role with turns; its answers, and that question."""
+    questions = [question, *(Message("user", turn) for turn in output.turns)]
+    shown = world.stderr.isatty() and not (output.quiet or output.json)
+    unseen, answers = replace(output, json=True), []
+    for number, one in enumerate(questions[:-1], 1):
+        if shown:
+            print(f"turn {number} of {len(questions)} …", file=world.stderr, flush=True)
+        with closing(chat.ask(one)) as events:
+            answers.append(_one_answer(chat, _show(events, world, unseen)))
+    return answers, questions[-1]
+
+
+def _ask_again(
+    chat: Chat, world: World, first: AnswerDisplay, earlier: list[OneAnswer], output: Output
+) -> int:
     """Print an answer, and others to the same question; returns the exit code.
 
     A seed is counted up. The others are alternatives in the history; the chat goes on from the
     last one.
     """
     answer, faults = report(chat, first.text, first.thinking, first.results), 0
-    answer.answers = []
+    answer.answers, answer.earlier = [], earlier or UNSET
     asked, display = chat.sampling, first
     for number in range(1, output.answers + 1):
         if number > 1:
@@ -183,7 +210,7 @@ def _ask_again(chat: Chat, world: World, first: AnswerDisplay, output: Output) -
                 display = _show(events, world, output)
         answer.answers.append(_one_answer(chat, display))
         if not output.json:
-            _print_complete(chat, world, display, None, output)
+            _print_complete(chat, world, display, None, [], output)
         faults |= _report_fault(chat, display.text, world, output)
     chat.sampling = asked
     if output.json:
@@ -217,13 +244,18 @@ def _report_fault(chat: Chat, text: str, world: World, output: Output) -> int:
 
 
 def _print_complete(
-    chat: Chat, world: World, display: AnswerDisplay, code: str | None, output: Output
+    chat: Chat,
+    world: World,
+    display: AnswerDisplay,
+    code: str | None,
+    earlier: list[OneAnswer],
+    output: Output,
 ) -> None:
     """Print an answer that was not streamed: as JSON, its code, or its text."""
     if output.json:
         answer = report(chat, display.text, display.thinking, display.results)
         answer.code = code if output.extract else UNSET
-        answer.value = value_of(chat, display.text)
+        answer.value, answer.earlier = value_of(chat, display.text), earlier or UNSET
         return print_json(world, answer, compact=True)
     if output.extract and code is not None:
         printed = fit_for(world.stdout, code)

@@ -24,6 +24,13 @@ def complete_model(ctx: typer.Context, incomplete: str) -> list[str]:
     return known_names(incomplete, ctx.obj)
 
 
+def complete_role(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Role names for the Tab key."""
+    from llmchat.roles import known_names
+
+    return [name for name in known_names(ctx.obj.own_roles) if name.startswith(incomplete)]
+
+
 def world_of(ctx: typer.Context) -> World:
     """The world of a command, in the Hub's offline mode where --offline was given."""
     world: World = ctx.obj
@@ -199,6 +206,17 @@ Offline = Annotated[
         "--offline", help="Never use the network.", show_default=False, rich_help_panel=MODEL
     ),
 ]
+Role = Annotated[
+    str | None,
+    typer.Option(
+        "--role",
+        metavar="NAME",
+        help="A saved way to ask: system text, prompt, model, sampling, tools; `llmchat roles list`"
+        " shows them. 'NAME KEY=VALUE' gives it a value; `off` for none.",
+        rich_help_panel=CONTEXT,
+        autocompletion=complete_role,
+    ),
+]
 System = Annotated[
     str | None, typer.Option("-s", "--system", help="System text.", rich_help_panel=CONTEXT)
 ]
@@ -338,6 +356,7 @@ _SHARED = {
     "revision": Revision,
     "trust_remote_code": TrustRemoteCode,
     "offline": Offline,
+    "role": Role,
     "system": System,
     "docs": Docs,
     "context": Context,

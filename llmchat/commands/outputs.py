@@ -3,6 +3,7 @@
 The text below a field is its description in docs/json.md.
 """
 
+from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
@@ -10,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType
 from llmchat.answer_report import CitedSource, SentWindow, Timings, ToolUse, Usage
 from llmchat.memory.stored import Stored
 from llmchat.memory.types import Hit
+from llmchat.roles import Role
 
 
 class OneAnswer(Struct):
@@ -62,6 +64,27 @@ class Answer(Struct, kw_only=True):
     """Sources that --web, --docs and tools found; absent without any."""
     answers: list[OneAnswer] | UnsetType = UNSET
     """With --answers: all of them, the first one included."""
+    earlier: list[OneAnswer] | UnsetType = UNSET
+    """With a role of several turns: the answers before the last one."""
+
+
+class ListedRole(Struct):
+    """A role in the list of them."""
+
+    name: str
+    """Name of the role."""
+    about: str
+    """What it is for."""
+    values: dict[str, str | None]
+    """The values that it takes, with their defaults; null where it has none."""
+    origin: str
+    """`own` or `llmchat`."""
+
+    @classmethod
+    def of(cls, role: Role, own: Path) -> "ListedRole":
+        values = {name: role.values.get(name) for name in role.names}
+        is_own = (own / f"{role.name}.toml").is_file()
+        return cls(role.name, role.about, values, "own" if is_own else "llmchat")
 
 
 class ListedPreset(Struct):

@@ -1,6 +1,6 @@
 """Opens the model of a command line, and other models in its place while a chat goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmchat.models import saved_kv
@@ -10,6 +10,7 @@ from llmchat.models.open_model import OpenModel
 from llmchat.models.structures import check_structure
 from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset, preset_for, reopen_options, without_credentials
+from llmchat.roles import with_role
 from llmchat.settings import OF_MODEL, Options, World, resolve
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ModelOpener:
     """Opens models with the flags of one command line.
 
     session: its saved KV cache is loaded with the model. opens: what the session was opened with,
-    see settings.resolve.
+    see settings.resolve. role: the options of a role, which flags go before.
     """
 
     def __init__(
@@ -38,12 +39,15 @@ class ModelOpener:
         flags: Mapping[str, Any],
         session: str | None = None,
         opens: Mapping[str, Any] | None = None,
+        role: Mapping[str, Any] | None = None,
     ):
         self.world = world
         self._flags = dict(flags)
+        self._role = dict(role or {})
         self._session = session
         self._opens = dict(opens or {})
         self._loaded: tuple[Model, Options] | None = None
+        self._opened_with: Options | None = None
 
     @property
     def continues(self) -> bool:
@@ -52,7 +56,29 @@ class ModelOpener:
 
     def options(self) -> Options:
         """The options of the model that is opened."""
-        return resolve(self.world, self._flags, self._opens).options
+        return self.options_with(self._role)
+
+    def options_with(self, role: Mapping[str, Any]) -> Options:
+        """The same, with the options of another role."""
+        return resolve(self.world, with_role(role, self._flags), self._opens).options
+
+    def open_role(self, engine: "Engine", role: Mapping[str, Any]) -> OpenModel:
+        """What is open, with the options of another role; loaded only if it names another model."""
+        before, self._role = self._role, dict(role)
+        try:
+            model, options, *_ = self._locate({})
+            if not self._is_open(options):
+                return self.open(waiting=True)
+            return self._opened(model, options, engine)
+        except BaseException:
+            self._role = before
+            raise
+
+    def _is_open(self, options: Options) -> bool:
+        known = self._opened_with
+        return known is not None and all(
+            getattr(known, name) == getattr(options, name) for name in OF_MODEL
+        )
 
     def open(self, *, waiting: bool = False, **changes: Any) -> OpenModel:
         """Load the model of the command line, with `changes` to its options, which stay changed.
@@ -89,13 +115,13 @@ class ModelOpener:
 
     def open_as(self, session: str, opens: Mapping[str, Any]) -> OpenModel:
         """Load the model of another session in place of this one."""
-        before = self._flags, self._opens, self._session
-        kept = {name: value for name, value in self._flags.items() if name not in OF_MODEL}
-        self._flags, self._opens, self._session = kept, dict(opens), session
+        before = self._flags, self._role, self._opens, self._session
+        kept, role = _without(OF_MODEL, self._flags), _without(OF_MODEL, self._role)
+        self._flags, self._role, self._opens, self._session = kept, role, dict(opens), session
         try:
             return self.open(waiting=True)
         except BaseException:
-            self._flags, self._opens, self._session = before
+            self._flags, self._role, self._opens, self._session = before
             raise
 
     def adapt(self, engine: "Engine", adapter: str) -> OpenModel | None:
@@ -107,6 +133,7 @@ class ModelOpener:
         return self._opened(model, options, engine)
 
     def _opened(self, model: Model, options: Options, engine: "Engine") -> OpenModel:
+        self._opened_with = options
         opens = reopen_options(options, self.world.own_presets)
         if model.elsewhere and (options.url or options.engine):
             # Later the server's only model, or the address of a variable, may be another one.
@@ -135,14 +162,18 @@ class ModelOpener:
         """The model with `changes`, its options, and the flags and `opens` that lead to it."""
         flags, opens = self._flags | dict(changes), self._opens
         if "model" in changes:
-            kept = {name: value for name, value in self._flags.items() if name not in _OF_ONE_MODEL}
+            kept = _without(_OF_ONE_MODEL, self._flags)
             # Another model of the same server.
             server = {"url": opens["url"]} if "url" in opens else {}
             flags, opens = server | kept | dict(changes), {}
-        options = resolve(self.world, flags, opens).options
+        options = resolve(self.world, with_role(self._role, flags), opens).options
         model = locate(preset_for(options, self.world.own_presets), self.world)
         check_structure(model.preset.sampling.structure, model.preset.engine, model.elsewhere)
         return model, options, flags, opens
+
+
+def _without(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 class _LoadingLine(NoProgress):

@@ -1,8 +1,11 @@
 """Open the history, and reopen the model of a saved session."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from llmchat.errors import LlmchatError
 from llmchat.presets import is_preset
+from llmchat.roles import Role, find_role
 from llmchat.settings import Settings, World
 
 if TYPE_CHECKING:
@@ -31,6 +34,21 @@ def options_of_session(session: "Session", world: World) -> dict[str, Any] | Non
     if session.imported and not is_preset(session.model, world.own_presets):
         return None
     return {"model": session.model}
+
+
+def role_of_session(session: "Session", world: World, note: Callable[[str], None]) -> Role | None:
+    """The role that a session keeps; None, with a note, where it cannot be used any more.
+
+    A chat from a file of others may not choose one.
+    """
+    spec = "" if session.imported else str(session.settings.get("role", ""))
+    if not spec:
+        return None
+    try:
+        return find_role(spec, world.own_roles)
+    except LlmchatError as error:
+        note(f"this chat had the role `{spec}`, and goes on without it: {error.message}")
+        return None
 
 
 def unknown_model_note(instead: str) -> str:

@@ -74,6 +74,8 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Turns that `last-n` keeps."""
     recall: bool | None = None
     """With policy `summary`: search what was dropped for what a question needs."""
+    role: str | None = None
+    """A saved way to ask, with values: `NAME` or `NAME KEY=VALUE`; `off` for none."""
     system: str | None = None
     """System text."""
     schema: str | None = None

@@ -23,6 +23,8 @@ STANDARD = {
     "HTTPS_PROXY": "Proxy for the web; `HTTP_PROXY` in small letters, `ALL_PROXY`, `NO_PROXY` too.",
     "SSL_CERT_FILE": "Certificates that are trusted instead of the usual ones.",
     "OLLAMA_MODELS": "Folder of the models of ollama.",
+    "AICHAT_CONFIG_DIR": "Folder of aichat's roles and macros, for `llmchat roles import`.",
+    "LLM_USER_PATH": "Folder of llm's templates, for `llmchat roles import`.",
     "OPENAI_API_KEY": "Key for the server of --url.",
     "OPENAI_BASE_URL": "Address of the server for --engine openai.",
     "VLLM_API_KEY": "Key of the server that `llmchat deploy vllm` starts.",

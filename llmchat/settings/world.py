@@ -106,6 +106,11 @@ class World(Struct, frozen=True):
         """The folder of the user's own presets."""
         return self.config / "presets"
 
+    @property
+    def own_roles(self) -> Path:
+        """The folder of the user's own roles."""
+        return self.config / "roles"
+
 
 def private_folder(folder: Path) -> None:
     """Make a folder that only its owner may enter; close to others one that exists."""

@@ -12,6 +12,7 @@ from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources
 from llmchat.models.opener import ModelOpener
+from llmchat.roles import Role
 from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
 from llmchat.ui.documents import Documents
@@ -37,10 +38,11 @@ def run(
     plain: bool = False,
     vi: bool = False,
     documents: Documents | None = None,
+    role: Role | None = None,
 ) -> int:
     """Chat until the user leaves; returns the exit code."""
     with restored_terminal(world.stdin):
-        return Repl(chat, world, opener, plain, vi, documents).loop()
+        return Repl(chat, world, opener, plain, vi, documents, role).loop()
 
 
 class Repl:
@@ -54,9 +56,10 @@ class Repl:
         plain: bool = False,
         vi: bool = False,
         documents: Documents | None = None,
+        role: Role | None = None,
     ):
         documents = documents or Documents(world)
-        self.state = ReplState(chat, world, opener, documents, plain)
+        self.state = ReplState(chat, world, opener, documents, plain, role=role)
         documents.note = self.state.print_note
         self.actions = QuickActions(self.state.print)
         self.prompt_line = PromptLine(self.state, lambda: len(self.actions), vi=vi)
@@ -146,12 +149,22 @@ class Repl:
             run_shell_command(self.state, self.actions, parsed.command)
         elif isinstance(parsed, str):
             if parsed.strip():
-                run_turn(self.state, self._sender.answer(line, parsed))
+                self._converse(line, parsed)
         else:
             command, arguments = parsed
             answer = command.run(self.state, arguments)
             if answer is not None:
                 run_turn(self.state, answer)
+
+    def _converse(self, line: str, text: str) -> None:
+        """Ask, and then the further turns of the role, until one is stopped."""
+        state, whole = self.state, run_turn(self.state, self._sender.answer(line, text))
+        for number, turn in enumerate(turns := state.take_turns(), 2):
+            if not whole:
+                return state.print_note(f"[{len(turns) + 2 - number} of the role's turns left out]")
+            state.print_note(f"turn {number} of {len(turns) + 1}: {turn}")
+            whole = run_turn(state, state.chat.send(turn))
+        return None
 
     def _print_error(self, error: LlmchatError) -> None:
         printing.print_error(self.state.world, error, self.state.width())

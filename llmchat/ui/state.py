@@ -1,19 +1,22 @@
 """The state of a REPL, which the slash commands read and change."""
 
 import gc
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
 from llmchat.engines.bounded_count import count_within
 from llmchat.engines.loading_engine import LoadingEngine
-from llmchat.errors import OutOfResources
+from llmchat.errors import OutOfResources, UsageError
 from llmchat.history import Session
 from llmchat.models.open_model import OpenModel
 from llmchat.models.opener import ModelOpener
-from llmchat.models.sessions import options_of_session, unknown_model_note
+from llmchat.models.sessions import options_of_session, role_of_session, unknown_model_note
+from llmchat.roles import Role, kept_options
 from llmchat.settings import World
 from llmchat.ui import printing
 from llmchat.ui.documents import Documents
@@ -27,7 +30,7 @@ class ReplState:
 
     documents: what is searched for each question; attached: texts by file name, sent with the next
     message; given: the documents that they are from; show_thinking: whether the model's thinking
-    is printed.
+    is printed; role: what questions are asked in; turns: its questions that follow the last one.
     """
 
     chat: Chat
@@ -36,6 +39,8 @@ class ReplState:
     documents: Documents
     plain: bool = False
     show_thinking: bool = True
+    role: Role | None = None
+    turns: tuple[str, ...] = ()
     attached: dict[str, str] = field(default_factory=dict)
     given: dict[str, GivenText] = field(default_factory=dict)
     # The REPL replaces these: the terminal's width, edit a line in place (None: cancelled),
@@ -85,10 +90,71 @@ class ReplState:
         self.open_session(session)
 
     def open_session(self, session: Session) -> None:
-        """Continue a saved chat with the model that is open, its settings and its documents."""
+        """Continue a saved chat with the model that is open, its settings, role and documents."""
+        self._resume_role(session)
         self.chat.open(session.id, session.settings)
         self.documents.resume(session)
         self.chat.docs = self.documents.named
+
+    def take_role(self, role: Role | None) -> None:
+        """Use a role from now on, or none; a model that it names is opened.
+
+        An error leaves everything as it was. What was set by hand stays, except what the role sets.
+        """
+        old = self.role.options().get("system") if self.role else None
+        sets = role.options() if role else {}
+        settings, engine = self.chat.settings, self.chat.engine
+        self._open_role(sets)
+        if self.chat.engine is engine:
+            self.chat.set({name: value for name, value in settings.items() if name not in sets})
+        system, current = self.chat.preset.system, self.chat.conversation.system
+        if current != system and ("system" in sets or current == old):
+            self.chat.instruct(system)
+        self.role = role
+        self.chat.use_role(role.spec if role else "")
+
+    def _resume_role(self, session: Session) -> None:
+        """Use the role that a saved chat had, with the model that is open."""
+        role = role_of_session(session, self.world, self.print_note)
+        if role != self.role:
+            # The chat that is left must not be stored with the settings of the other one.
+            self.chat.restart()
+            self._open_role(kept_options(role) if role else {})
+        self.role, self.chat.role = role, role.spec if role else ""
+
+    def _open_role(self, sets: Mapping[str, Any]) -> None:
+        """Continue with the options of a role below the flags, its tools and its documents."""
+        before, after = self.opener.options(), self.opener.options_with(sets)
+        tools = [name for name in after.tool if name not in before.tool]
+        docs = [name for name in after.docs if name not in self.documents.names]
+        try:
+            self._turn_on(tools, docs)
+            opened = self._open(lambda: self.opener.open_role(self.chat.engine, sets))
+        except BaseException:
+            self._turn_off(tools, docs)
+            raise
+        self._turn_off(
+            [name for name in before.tool if name not in after.tool],
+            [name for name in before.docs if name not in after.docs],
+        )
+        self._hand_over(opened)
+        self.chat.search_docs(self.documents.named)
+
+    def _turn_on(self, tools: Iterable[str], docs: Iterable[str]) -> None:
+        for name in tools:
+            if self.chat.tools is None:
+                raise UsageError("this chat has no tools")
+            self.chat.tools.turn_on(name)
+        for name in docs:
+            self.documents.use(name)
+
+    def _turn_off(self, tools: Iterable[str], docs: Iterable[str]) -> None:
+        for name in tools if self.chat.tools else ():
+            with suppress(UsageError):
+                self.chat.tools.turn_off(name)  # type: ignore[union-attr]
+        for name in docs:
+            with suppress(UsageError):
+                self.documents.stop(name)
 
     def _has_model_of(self, session: Session) -> bool:
         if session.opens:
@@ -127,11 +193,26 @@ class ReplState:
             material, files = self.take_attached()
             question = Message("user", text, material, files=files)
             known = {one.name: one.document for one in self.given.values()}
-            asked = with_material(self.chat, question, self.documents, known)
+            in_role = self._in_role(question)
+            asked = with_material(self.chat, in_role, self.documents, known)
             return self.chat.ask(asked)
         except BaseException:
             self.attached |= attached
             raise
+
+    def take_turns(self) -> tuple[str, ...]:
+        """The questions of the role that follow the last one, which are then not kept."""
+        turns, self.turns = self.turns, ()
+        return turns
+
+    def _in_role(self, question: Message) -> Message:
+        """A question in the words of the role, whose further turns wait for its answer."""
+        self.turns = ()
+        if self.role is None or (self.role.once and self.chat.conversation.question >= 0):
+            return question
+        in_role = self.role.ask(question)
+        self.turns = self.role.follow_ups(question.text)
+        return in_role
 
     def attach(self, name: str) -> int:
         """Attach what a name means to the next message; returns its tokens."""

@@ -1,6 +1,7 @@
 """The bottom line of the REPL, and the notes after an answer."""
 
 from contextlib import suppress
+from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
@@ -17,7 +18,12 @@ def bottom_line(chat: Chat, width: int) -> str:
 
     A narrow line shortens the model's name first, then leaves out the last parts.
     """
-    parts = [chat.engine.describe(), *_form(chat), *_window_parts(chat), *_speed_parts(chat)]
+    parts = [
+        chat.engine.describe(),
+        *_form(chat),
+        *_window_parts(chat),
+        *_speed_parts(chat),
+    ]
     while len(parts) > 1 and _room_for_name(parts, width) < min(_SHORTEST_NAME, cell_len(parts[0])):
         parts.pop()
     parts[0] = cut(parts[0], max(_room_for_name(parts, width), 0))
@@ -25,8 +31,9 @@ def bottom_line(chat: Chat, width: int) -> str:
 
 
 def _form(chat: Chat) -> list[str]:
-    """The kind of structure that the answers have, if they have one."""
-    return [chat.sampling.structure.kind] if chat.sampling.structure else []
+    """The name of the role and the kind of structure of the answers, as far as they have one."""
+    role = [Path(chat.role.split()[0]).stem] if chat.role else []
+    return [*role, chat.sampling.structure.kind] if chat.sampling.structure else role
 
 
 def _window_parts(chat: Chat) -> list[str]:

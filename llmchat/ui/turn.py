@@ -16,8 +16,11 @@ from llmchat.ui.source_lines import print_sources
 from llmchat.ui.state import ReplState
 
 
-def run_turn(state: ReplState, events: Generator[Event]) -> None:
-    """Print an answer and its notes. Ctrl-C stops the answer and keeps the text so far."""
+def run_turn(state: ReplState, events: Generator[Event]) -> bool:
+    """Print an answer and its notes; returns whether it was not stopped.
+
+    Ctrl-C stops the answer and keeps the text so far.
+    """
     world, chat = state.world, state.chat
     dropped_before = chat.window.dropped if chat.window else 0
     progress = PrefillProgress(world.stdout, world)
@@ -37,6 +40,7 @@ def run_turn(state: ReplState, events: Generator[Event]) -> None:
         finally:
             display.finish()
     _print_notes(state, display, dropped_before, stopped=stopped)
+    return not stopped
 
 
 def _renderer(state: ReplState) -> Renderer:

@@ -7,6 +7,7 @@ from llmchat.ui.slash import (  # noqa: F401
     docs,
     memory,
     recall,
+    role,
     sessions,
     settings,
     show,

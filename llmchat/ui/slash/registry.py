@@ -23,6 +23,7 @@ _GROUPS = {
     "code": "Conversation",
     "context": "Context window",
     "settings": "Model and settings",
+    "role": "Model and settings",
     "structure": "Model and settings",
     "tools": "Tools",
     "web": "Tools",

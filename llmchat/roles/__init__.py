@@ -1,0 +1,33 @@
+"""Roles: saved ways to ask, one TOML file each.
+
+`find_role` reads one by its name. `Role.options` gives the options that it sets, which flags
+override; `Role.ask` and `Role.follow_ups` give what is asked.
+"""
+
+from llmchat.roles.load import (
+    OFF,
+    broken,
+    check_name,
+    chosen_role,
+    find_role,
+    known_names,
+    names,
+    path_of,
+    read_role,
+)
+from llmchat.roles.types import Role, kept_options, with_role
+
+__all__ = [
+    "OFF",
+    "Role",
+    "broken",
+    "check_name",
+    "chosen_role",
+    "find_role",
+    "kept_options",
+    "known_names",
+    "names",
+    "path_of",
+    "read_role",
+    "with_role",
+]

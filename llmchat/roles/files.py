@@ -1,0 +1,68 @@
+"""The files of the user's own roles."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmchat.roles.load import SHIPPED, check_name
+
+# What `llmchat roles edit` shows for a role that does not exist yet.
+NEW = '''\
+about = ""
+
+# The system text of the chat.
+system = ""
+
+# Put around each question; $input is the question, other $names are values.
+# Without $input it goes before the question, and alone it is a question by itself.
+prompt = """
+$input"""
+
+# Only for the first question of a chat.
+# once = true
+
+# More questions, asked one after the other when the first is answered.
+# turns = ["Make it shorter."]
+
+# model = "smollm2"
+# schema = "name, age int"    # as after /schema
+# tools = ["calculator"]
+# docs = ["notes"]            # indexes, see `llmchat index list`
+
+# [values]
+# language = "English"
+
+# [sampling]
+# temperature = 0
+'''
+
+
+def own_path(own: Path, name: str) -> Path:
+    """The file of one of the user's roles. Raises UsageError for a name that it cannot have."""
+    return own / f"{check_name(name)}.toml"
+
+
+def begun_text(own: Path, name: str) -> str:
+    """The text that editing a role begins with: its own, that of llmchat's role, or a new one."""
+    for folder in (own, SHIPPED):
+        path = folder / f"{name}.toml"
+        if path.is_file():
+            return path.read_text("utf-8", errors="replace")
+    return NEW
+
+
+def write_role(path: Path, text: str) -> None:
+    """Replace the file in one step, so that a full disk leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A symbolic link, such as one to a dotfiles repo, stays: its target is replaced.
+    target = path.resolve()
+    fresh = target.with_name(f".{target.name}.new")
+    fresh.write_text(text, "utf-8")
+    fresh.replace(target)
+
+
+def text_of_table(table: Mapping[str, Any]) -> str:
+    """A role as TOML, with texts of several lines as such."""
+    import tomli_w
+
+    return tomli_w.dumps(dict(table), multiline_strings=True)

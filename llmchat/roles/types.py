@@ -1,0 +1,166 @@
+"""A role: a saved way to ask, with the options that it sets and the texts that it fills in.
+
+A role is data. `options` gives what it sets, under the names of settings.Options; flags go before
+them. `ask` puts its prompt around a question.
+"""
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from llmchat.conversation import Message
+from llmchat.errors import UsageError, any_of, did_you_mean
+from llmchat.settings import OF_MODEL
+
+INPUT = "input"
+
+
+class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a role's TOML file says. `$name` in system, prompt and turns is a value; `$$` is a `$`.
+
+    name: that of its file. spec: the words that found it, its name and the values that were given.
+    """
+
+    name: str = ""
+    """Name of the role."""
+    spec: str = ""
+    """Its name with the values that were given."""
+    about: str = ""
+    """What it is for, in a line."""
+    system: str = ""
+    """System text."""
+    prompt: str = ""
+    """Text around each question; `$input` is the question."""
+    once: bool = False
+    """Whether prompt and turns are for the first question of a chat only."""
+    turns: tuple[str, ...] = ()
+    """Questions that are asked after the first answer, one after the other."""
+    values: dict[str, str] = {}
+    """Values of the other names in its texts."""
+    model: str = ""
+    """Model, as --model names it."""
+    format: str = ""
+    """Prompt format."""
+    schema: str = ""
+    """Form of the answers, as after `/schema`."""
+    tools: tuple[str, ...] = ()
+    """Tools that the model may call."""
+    docs: tuple[str, ...] = ()
+    """Indexes that questions are searched in."""
+    sampling: dict[str, Any] = {}
+    """Sampling parameters."""
+
+    def options(self) -> dict[str, Any]:
+        """The options that it sets, with the names and types of settings.Options.
+
+        Raises UsageError where its system text lacks a value.
+        """
+        found: dict[str, Any] = {
+            "model": self.model,
+            "format": self.format,
+            "system": self._filled(self.system) if self.system else "",
+            "schema": self.schema,
+            "tool": self.tools,
+            "docs": self.docs,
+        }
+        return {name: value for name, value in found.items() if value} | self.sampling
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether its prompt has a place for the question."""
+        return INPUT in names_in(self.prompt)
+
+    @property
+    def names(self) -> list[str]:
+        """The names in its texts, `input` left out, in the order of the texts."""
+        texts = (self.system, self.prompt, *self.turns)
+        found = dict.fromkeys(name for text in texts for name in names_in(text))
+        return [name for name in found if name != INPUT]
+
+    @property
+    def missing(self) -> list[str]:
+        """The names that have no value."""
+        return [name for name in self.names if name not in self.values]
+
+    def check_complete(self) -> None:
+        """Raise UsageError if a name has no value."""
+        if self.missing:
+            raise self._lacks(self.missing)
+
+    def with_values(self, values: Mapping[str, str]) -> "Role":
+        """The role with these values. Raises UsageError for a name that it does not use."""
+        for name in values:
+            if name not in self.names:
+                names = self.names
+                known = f"its values are {', '.join(names)}" if names else "it takes no values"
+                hint = did_you_mean(name, names) or known
+                raise UsageError(f"the role `{self.name}` has no value `{name}`", hint)
+        return replace(self, values=self.values | dict(values))
+
+    def ask(self, question: Message) -> Message:
+        """A question with the role's prompt around its text; its material stays beside it.
+
+        A prompt without `$input` goes before the text.
+        """
+        if not self.prompt:
+            return question
+        text = self._filled(self.prompt, question.text)
+        if not self.takes_input and question.text:
+            text = f"{text.rstrip()}\n\n{question.text}"
+        return replace(question, text=text.strip())
+
+    def follow_ups(self, text: str) -> tuple[str, ...]:
+        """The questions after the first one. text: what the user asked, for `$input` in them."""
+        return tuple(self._filled(turn, text).strip() for turn in self.turns)
+
+    def _filled(self, text: str, given: str = "") -> str:
+        try:
+            return string.Template(text).substitute(self.values, **{INPUT: given})
+        except KeyError as error:
+            raise self._lacks([str(error.args[0])]) from error
+
+    def _lacks(self, names: list[str]) -> UsageError:
+        given = " ".join(f"{name}=…" for name in names)
+        return UsageError(
+            f"the role `{self.name}` needs a value for {any_of(names)}".replace(" or ", " and "),
+            f"write them behind its name: '{self.name} {given}'",
+        )
+
+
+def check_text(text: str, key: str) -> None:
+    """Raise UsageError for a `$` that begins no name."""
+    template = string.Template(text)
+    if not template.is_valid():
+        found = next(one for one in template.pattern.finditer(text) if one["invalid"] is not None)
+        place = text[found.start() : found.start() + 12].splitlines()[0]
+        raise UsageError(f"`{key}`: `{place}` names no value", "`$$` is a dollar sign")
+
+
+def names_in(text: str) -> list[str]:
+    """The names that a text has a place for."""
+    return string.Template(text).get_identifiers()
+
+
+# A session keeps these itself, or its model does.
+_OF_SESSION = (*OF_MODEL, "system", "docs")
+# Options of a role that belong to the model that it names.
+_OF_ITS_MODEL = ("model", "format")
+
+
+def with_role(role: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a command line, with the options of a role where no flag is given.
+
+    A flag for another model leaves out what the role says of its own.
+    """
+    given = {name: value for name, value in flags.items() if value not in (None, [], ())}
+    other = "model" in given and "model" in role
+    kept = {name: value for name, value in role.items() if not (other and name in _OF_ITS_MODEL)}
+    return kept | given
+
+
+def kept_options(role: Role) -> dict[str, Any]:
+    """The options of a role in a chat that is continued: its model and its texts are there."""
+    return {name: value for name, value in role.options().items() if name not in _OF_SESSION}
