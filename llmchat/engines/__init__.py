@@ -57,7 +57,8 @@ class Finish(Struct, frozen=True):
     """The end of an answer.
 
     cached_tokens: prompt tokens that were in the KV cache already. prefill_s: seconds to the first
-    token; decode_s: seconds from there to the end. seed: the seed that was used.
+    token; decode_s: seconds from there to the end. seed: the seed that was used. stop: the stop
+    string that ended the answer, if one did and the engine learnt of it.
     """
 
     reason: Literal["stop", "length", "cancelled"]
@@ -67,6 +68,7 @@ class Finish(Struct, frozen=True):
     prefill_s: float = 0.0
     decode_s: float = 0.0
     seed: int = 0
+    stop: str = ""
 
     @property
     def tokens_per_second(self) -> float:

@@ -81,6 +81,7 @@ class ScriptedEngine:
             prefill_s=first - started,
             decode_s=ended - first,
             seed=sampling.seed or 0,
+            stop=filtered.stop,
         )
 
     def begin(

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 
 class StopFilter:
-    """Returns the text that is safe to show. After a stop string `stopped` is true, and no more
-    text follows.
+    """Returns the text that is safe to show. After a stop string `stopped` is true, `stop` is that
+    string, and no more text follows.
     """
 
     def __init__(self, stops: Sequence[str]):
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
         self.stopped = False
+        self.stop = ""
 
     def feed(self, text: str) -> str:
         if self.stopped:
@@ -24,8 +25,8 @@ class StopFilter:
         starts = {stop: text.find(stop) for stop in self._stops if stop in text}
         if starts:
             self.stopped, self._held = True, ""
-            first = min(starts, key=lambda stop: (starts[stop] + len(stop), starts[stop]))
-            return text[: starts[first]]
+            self.stop = min(starts, key=lambda stop: (starts[stop] + len(stop), starts[stop]))
+            return text[: starts[self.stop]]
         safe = len(text) - begun(text, self._stops)
         self._held = text[safe:]
         return text[:safe]

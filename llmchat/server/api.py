@@ -29,6 +29,8 @@ MAX_STOPS = 128
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
 MAX_DOCS = 16
+# OpenAI allows 64 characters; clients of Anthropic send names of up to 128.
+FUNCTION_NAME = r"^[a-zA-Z0-9_.-]{1,128}$"
 
 
 def well_formed(value: Any) -> Any:
@@ -95,7 +97,7 @@ class TemplateInput(Request):
 
 
 class Function(TemplateInput):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+    name: Annotated[str, Field(pattern=FUNCTION_NAME)]
     description: Text | None = None
     parameters: Annotated[dict[str, Any], AfterValidator(well_formed)] | None = None
     strict: bool | None = None

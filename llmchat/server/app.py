@@ -25,6 +25,7 @@ from llmchat.server import (
     conversation_search,
     conversations,
     files_api,
+    messages_api,
     model_facts,
     owner_api,
     page,
@@ -45,6 +46,7 @@ from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
 from llmchat.server.errors import UnknownModel, error_body, error_response
 from llmchat.server.limits import RateLimit
+from llmchat.server.messages_api.errors import MessagesLayer
 from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
 from llmchat.server.reranking import rerank
@@ -72,6 +74,7 @@ def create_app(
     _add_models(api, state)
     _add_generation(api, state)
     add_responses(api, state)
+    messages_api.add_routes(api, state, _client)
     api.include_router(admin.router(state))
     api.include_router(model_facts.router(state))
     api.include_router(owner_api.router(state))
@@ -87,9 +90,10 @@ def create_app(
         app = CORSMiddleware(app, allowed, allow_methods=methods, allow_headers=["*"])
     limit = RateLimit(rate)
     app = AccessControl(app, state.keys, limit, hosts, frozenset(origins), keyless=keyless)
-    return AccessLog(
+    counted = AccessLog(
         app, lambda path, status: state.metrics.requests.labels(path, str(status)).inc()
     )
+    return MessagesLayer(counted)
 
 
 def _add_error_handlers(api: FastAPI) -> None:
@@ -163,11 +167,14 @@ def _model(name: str, state: ServerState) -> dict[str, Any]:
     return {**model, "max_model_len": window, "context_length": window}
 
 
+def _client(request: Request) -> Client:
+    return Client(request.state.client, partial(files_api.documents_user, request))
+
+
 def _add_generation(api: FastAPI, state: ServerState) -> None:
     @api.post("/v1/chat/completions")
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
-        owner = partial(files_api.documents_user, request)
-        return chat(state, body, Client(request.state.client, owner))
+        return chat(state, body, _client(request))
 
     @api.post("/v1/completions")
     async def completions(request: Request, body: CompletionRequest) -> Response:

@@ -19,7 +19,7 @@ _NEXT_ROLES = {
     "": ("user",),
     "user": ("assistant",),
     "assistant": ("user", "tool"),
-    "tool": ("assistant", "tool"),
+    "tool": ("assistant", "tool", "user"),
 }
 
 
@@ -46,7 +46,10 @@ def to_conversation(
             turns.append(Message("user", ""))
         elif turn.role not in _NEXT_ROLES[previous]:
             raise _wrong_order(index, turn.role, previous)
-        turns.append(turn)
+        if turn.role == "user" and previous == "tool":
+            turns[-1] = _with_remark(turns[-1], turn)
+        else:
+            turns.append(turn)
     if not turns and system:
         return Conversation((Message("user", system),))
     if not turns:
@@ -54,6 +57,13 @@ def to_conversation(
     if turns[-1].calls:
         raise BadRequest("the result of the last function call is missing", param="messages")
     return Conversation(((Message("system", system),) if system else ()) + tuple(turns))
+
+
+def _with_remark(result: Message, remark: Message) -> Message:
+    """What a user writes before the model read the results joins the last one: as a message of its
+    own it would begin a turn, and one without its answer would be left out of the window."""
+    text = "\n\n".join(filter(None, (result.text, remark.input, remark.text)))
+    return replace(result, text=text)
 
 
 def _wrong_order(index: int, role: str, previous: str) -> BadRequest:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import openai
@@ -29,6 +29,9 @@ from llmchat.server.run import make_app
 from llmchat.server.serve_options import ServeOptions
 from llmchat.server.state import ServerState
 from llmchat.server.tools import ToolRunner
+
+if TYPE_CHECKING:
+    from anthropic import Anthropic
 
 CHATML = replace(
     find("smollm2"),
@@ -82,6 +85,12 @@ class Running:
     @property
     def openai(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=30)
+
+    @property
+    def anthropic(self) -> "Anthropic":
+        from anthropic import Anthropic
+
+        return Anthropic(base_url=self.url, api_key="none", max_retries=0, timeout=30)
 
     @property
     def http(self) -> httpx2.Client:

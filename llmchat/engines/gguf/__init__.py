@@ -118,6 +118,7 @@ class GgufEngine:
             first - started,
             ended - first,
             seed,
+            answer.stop,
         )
 
     def _run(self, request: dict[str, Any], answer: "_Answer") -> Generator[Chunk]:
@@ -288,6 +289,11 @@ class _Answer:
     def stopped(self) -> bool:
         """Whether a stop string ended the answer."""
         return self._stops.stopped
+
+    @property
+    def stop(self) -> str:
+        """The stop string that ended the answer."""
+        return self._stops.stop
 
     def _complete(self) -> bool:
         """Whether the text has come that ends the request."""

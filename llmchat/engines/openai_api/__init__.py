@@ -130,6 +130,7 @@ class OpenAIEngine:
             first - started,
             ended - first,
             seed,
+            stops.stop,
         )
 
     def request(self, prompt: Prompt, sampling: Sampling, seed: int) -> tuple[str, dict[str, Any]]:

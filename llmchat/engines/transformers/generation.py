@@ -246,6 +246,7 @@ class RunningAnswer:
             self._first - self._started,
             time.perf_counter() - self._first,
             self._sampler.seed,
+            self._filter.stop,
         )
         self.close()
         return [*(self._chunks() if self._text or self._tokens else []), finish]

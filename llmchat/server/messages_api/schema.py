@@ -1,0 +1,103 @@
+"""The schema of requests, as Anthropic's clients send them.
+
+https://platform.claude.com/docs/en/api/messages. As with chat completions, a field that would
+change the answer is obeyed or refused with a 400, and so are unknown fields.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from llmchat.server.api import (
+    FUNCTION_NAME,
+    MAX_STOPS,
+    OwnParameters,
+    Request,
+    Stop,
+    Text,
+    Whole,
+    well_formed,
+)
+from llmchat.server.compatibility import seconds
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(well_formed)]
+
+
+class Block(Request):
+    """A part of a message; `type` decides which fields it has (see translation)."""
+
+    type: Text
+    text: Text | None = None
+    id: Text | None = None
+    name: Text | None = None
+    input: JsonObject | None = None
+    tool_use_id: Text | None = None
+    content: Text | list["Block"] | None = None
+    is_error: bool | None = None
+
+
+class AnthropicMessage(Request):
+    role: Literal["system", "user", "assistant"]
+    content: Text | list[Block]
+
+
+class AnthropicTool(Request):
+    """A tool that the client runs; one with another type than `custom` would run at Anthropic."""
+
+    name: Annotated[str, Field(pattern=FUNCTION_NAME)]
+    type: Text | None = None
+    description: Text | None = None
+    input_schema: JsonObject | None = None
+    strict: bool | None = None
+
+
+class ToolChoice(Request):
+    type: Literal["auto", "any", "tool", "none"]
+    name: Text | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class ThinkingConfig(Request):
+    """display `omitted`: the blocks of thoughts are empty."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Whole, Field(ge=1, le=2**31 - 1)] | None = None
+    display: Literal["summarized", "omitted"] | None = None
+
+
+class OutputFormat(Request):
+    type: Literal["json_schema"]
+    schema_: Annotated[JsonObject, Field(alias="schema")]
+
+
+class OutputConfig(Request):
+    effort: Text | None = None
+    format: OutputFormat | None = None
+
+
+class CountRequest(Request):
+    """What decides on the prompt. keep_alive: see api.Generation."""
+
+    model: Text
+    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
+    system: Text | list[Block] | None = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
+
+
+class MessagesRequest(CountRequest, OwnParameters):
+    """The fields of OwnParameters (but top_k), seed, truncation and keep_alive are not Anthropic's.
+
+    Its API has no temperature, top_p and top_k since version 2026-10-21; local models need them.
+    """
+
+    max_tokens: Annotated[int, Whole, Field(ge=1, le=2**31)]
+    stream: bool | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    stop_sequences: Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int, Whole, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
