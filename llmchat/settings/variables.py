@@ -6,7 +6,8 @@ The variables of options derive from the Options struct: LLMCHAT_ and the name i
 # Variables of llmchat → what they do.
 OWN = {
     "LLMCHAT_TRACEBACK": "Any value: show the stack of an error, warnings, and llama.cpp's log.",
-    "LLMCHAT_NATIVE": "`0`: no compiled CPU step; `checked`: one with assertions and sanitizers.",
+    "LLMCHAT_NATIVE": "`0`: no compiled CPU step; `compile`: one built here, not that of the wheel;"
+    " `checked`: one with assertions and sanitizers.",
     "LLMCHAT_PULL_WINDOW": "Seconds without progress after which a transfer is given up (30).",
     "LLMCHAT_PULL_RATE": "Bytes a second that a transfer must reach to go on (1000).",
 }
@@ -31,7 +32,7 @@ STANDARD = {
     "CUDA_VISIBLE_DEVICES": "GPUs that may be used.",
     "OMP_NUM_THREADS": "Threads of the CPU engines.",
     "GOMP_SPINCOUNT": "How long OpenMP's threads spin; llmchat sets 5000 if it is not set.",
-    "CC": "The C compiler that builds the compiled CPU step.",
+    "CC": "The C compiler that builds the compiled CPU step where the wheel has none.",
     "RANK": "Set by `accelerate launch`: only process 0 writes results.",
     "XDG_CONFIG_HOME": "Folder of config.toml, presets and keys.",
     "XDG_DATA_HOME": "Folder of the history.",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.compiled_models import needs_compiler
 
-from llmchat.engines.transformers.compiled import build, find_kernels
+from llmchat.engines.transformers.compiled import build, carried, find_kernels
 from llmchat.engines.transformers.compiled.build import load_kernels
 from llmchat.engines.transformers.compiled.kernels import Unavailable
 from llmchat.engines.transformers.pytorch.int8 import quantise_rows
@@ -68,8 +68,8 @@ def test_library_is_one_file_that_only_its_owner_can_read(tmp_path: Path) -> Non
 def test_changing_any_source_changes_the_name_of_the_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sources = shutil.copytree(build._SOURCES, tmp_path / "csrc")
-    monkeypatch.setattr(build, "_SOURCES", sources)
+    sources = shutil.copytree(carried.SOURCES, tmp_path / "csrc")
+    monkeypatch.setattr(build, "sources_hash", lambda: carried.sources_hash(sources))
     files = [path for path in sources.iterdir() if path.suffix in (".c", ".h")]
     keys = {build._key("/bin/sh", ())}
     for path in files:

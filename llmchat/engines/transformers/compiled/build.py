@@ -1,7 +1,9 @@
-"""Compiles csrc/step.c once, with the machine's own C compiler, for the processor it runs on.
+"""Finds the library of csrc/step.c: one that the wheel carries, or one compiled on this machine.
 
-The library's name is a hash of the sources, the compiler, the flags and the processor: after a
-change of any of them a new library is built. Later starts load the existing file.
+Where the wheel has none for the processor, or the sources have changed, the machine's own C
+compiler builds it once. Its name is a hash of the sources, the compiler, the flags and the
+processor: after a change of any of them a new library is built. Later starts load the existing
+file.
 """
 
 import hashlib
@@ -17,22 +19,18 @@ from pathlib import Path
 
 import torch
 
+from llmchat.engines.transformers.compiled.carried import (
+    FLAGS,
+    SOURCES,
+    carried_libraries,
+    sources_hash,
+)
 from llmchat.engines.transformers.compiled.kernels import Kernels, Unavailable
 from llmchat.engines.transformers.quantised.packed import pack
 from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.process.programs import which
 
-_SOURCES = Path(__file__).with_name("csrc")
-_FLAGS = (
-    "-std=gnu11",
-    "-O3",
-    "-march=native",
-    # Row invariance needs it, see vectors.h.
-    "-ffp-contract=off",
-    "-fPIC",
-    "-shared",
-    "-Wno-psabi",
-)
+_NATIVE_FLAGS = (*FLAGS, "-march=native")
 # LLMCHAT_NATIVE=checked: assertions and sanitizers (assertions.h).
 _CHECKED_FLAGS = (
     "-DLLMCHAT_CHECKED",
@@ -47,9 +45,9 @@ _COMPILE_S = 120
 
 @cache
 def find_kernels(folder: Path) -> Kernels | None:
-    """The kernels, built in `folder` if they are not there yet.
+    """The kernels of the wheel, or those built in `folder`, now if they are not there yet.
 
-    None if they cannot be built; the log has the reason.
+    None if there are none and they cannot be built; the log has the reason.
     """
     try:
         return load_kernels(folder)
@@ -62,18 +60,39 @@ def can_build() -> bool:
     """Whether this machine can have kernels: nothing is compiled."""
     try:
         _require_machine()
-        _compiler()
+        return bool(_carried()) or bool(_compiler())
     except Unavailable:
         return False
-    return True
 
 
 def load_kernels(folder: Path, flags: Sequence[str] = ()) -> Kernels:
-    """As `find_kernels`, but raises Unavailable. flags: additional compiler flags."""
+    """As `find_kernels`, but raises Unavailable. flags: additional flags, for which it compiles."""
     _require_machine()
-    if os.environ.get("LLMCHAT_NATIVE") == "checked":
+    wanted = os.environ.get("LLMCHAT_NATIVE")
+    if wanted == "checked":
         _require_sanitizer()
         flags = (*flags, *_CHECKED_FLAGS)
+    if not flags and wanted != "compile" and (kernels := _first_that_works(_carried())):
+        return kernels
+    return _compiled(folder, flags)
+
+
+def _carried() -> list[Path]:
+    """The libraries of the wheel that this processor runs, the fastest first."""
+    return carried_libraries(_read(Path("/proc/cpuinfo")).splitlines())
+
+
+def _first_that_works(libraries: Iterable[Path]) -> Kernels | None:
+    for path in libraries:
+        try:
+            return _verified(path)
+        except Unavailable as error:
+            logging.getLogger(__name__).warning("the compiled step of the wheel: %s", error)
+    return None
+
+
+def _compiled(folder: Path, flags: Sequence[str]) -> Kernels:
+    """The kernels that this machine's compiler builds, or has built."""
     compiler = _compiler()
     path = folder / f"step-{_key(compiler, flags)}.so"
     if path.exists():
@@ -107,11 +126,10 @@ def _compiler() -> str:
 
 
 def _key(compiler: str, flags: Sequence[str]) -> str:
-    files = sorted(path for path in _SOURCES.iterdir() if path.suffix in (".c", ".h"))
     parts = [
-        *(f"{path.name}\n{_read(path)}" for path in files),
+        sources_hash(),
         _compiler_version(compiler),
-        " ".join((*_FLAGS, *flags)),
+        " ".join((*_NATIVE_FLAGS, *flags)),
         *_processor(_read(Path("/proc/cpuinfo")).splitlines()),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -145,7 +163,7 @@ def _build(compiler: str, flags: Sequence[str], path: Path) -> Kernels:
 
 
 def _compile(compiler: str, flags: Sequence[str], out: Path) -> None:
-    command = [compiler, *_FLAGS, *flags, "-o", str(out), str(_SOURCES / "step.c"), "-lm"]
+    command = [compiler, *_NATIVE_FLAGS, *flags, "-o", str(out), str(SOURCES / "step.c"), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S)
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[0]
