@@ -8,14 +8,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.batches.template import Template
+from llmchat.batches.template import Template, as_text
 from llmchat.conversation import Conversation, Message
 from llmchat.errors import UsageError
+from llmchat.roles import Role
 from llmchat.server.api import ChatRequest
 from llmchat.server.request_messages import to_conversation
 from llmchat.server.request_parsing import check_chat
 
 _CHAT = "/v1/chat/completions"
+_PROMPTS = ("prompt", "messages", "instruction")
 _FORMS = "`prompt`, `messages`, `instruction` or `body`"
 
 
@@ -26,17 +28,38 @@ class Ask(Struct, frozen=True):
     request: ChatRequest | None = None
 
 
-def ask_of(value: Any, template: Template | None = None) -> Ask:
-    """What a line asks. With a template, its fields make the prompt. Raises UsageError."""
+def ask_of(value: Any, template: Template | None = None, role: Role | None = None) -> Ask:
+    """What a line asks, in the words of a role. With a template, its fields make the prompt.
+
+    Raises UsageError.
+    """
     if isinstance(value, str) and template is None:
         value = {"prompt": value}
     if not isinstance(value, dict):
         raise UsageError(f"it is not a JSON object with {_FORMS}")
+    if template is None and "body" in value:
+        return _of_request(value)
+    if role is None:
+        return _of_object(value, template)
+    given = [name for name in _PROMPTS if name in value]
+    if template is None and not given and role.prompt and not role.takes_input:
+        ask = Ask(_with_system(Conversation((Message("user", ""),)), _text(value, "system")))
+    else:
+        ask = _of_object(value, template)
+    return _in_role(ask, role, value)
+
+
+def _in_role(ask: Ask, role: Role, fields: Mapping[str, Any]) -> Ask:
+    """The last question in the words of a role; fields of the line give it values."""
+    named = {name: as_text(fields[name]) for name in role.names if name in fields}
+    return Ask(role.with_values(named).ask_last(ask.conversation))
+
+
+def _of_object(value: Mapping[str, Any], template: Template | None) -> Ask:
+    """What an object asks that is no request of OpenAI's."""
     if template is not None:
         return _of_texts(template.fill(value), "", _text(value, "system"))
-    if "body" in value:
-        return _of_request(value)
-    given = [name for name in ("prompt", "messages", "instruction") if name in value]
+    given = [name for name in _PROMPTS if name in value]
     if len(given) != 1:
         has = f"both {_quoted(given)}" if given else f"none of {_FORMS}"
         raise UsageError(f"it has {has}")

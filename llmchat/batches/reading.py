@@ -16,6 +16,7 @@ from llmchat.batches.asking import Ask, ask_of
 from llmchat.batches.template import Template
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.parse_guard import reason
+from llmchat.roles import Role
 from llmchat.settings import World
 
 # Bytes of a line: more is no prompt, and reading it would take the memory.
@@ -43,8 +44,9 @@ class Line(Struct, frozen=True):
 class Reader:
     """Turns the values of lines into Lines, and tells lines apart."""
 
-    def __init__(self, template: Template | None):
+    def __init__(self, template: Template | None, role: Role | None = None):
         self._template = template
+        self._role = role
         self._seen: dict[str, int] = {}
 
     def line(self, number: int, text: bytes, value: Any) -> Line:
@@ -64,7 +66,7 @@ class Reader:
             return Line(number, id_, unique, None, error.message, error.hint)
 
     def _ask(self, value: Any) -> Ask:
-        return ask_of(value, self._template)
+        return ask_of(value, self._template, self._role)
 
     def _unique(self, key: str, is_first: bool) -> str:
         """The key, with a count behind it where an earlier line has the same."""
@@ -75,13 +77,15 @@ class Reader:
         return f"{key}#{count}"
 
 
-def lines_of(world: World, name: str, template: Template | None = None) -> Iterator[Line]:
+def lines_of(
+    world: World, name: str, template: Template | None = None, role: Role | None = None
+) -> Iterator[Line]:
     """The lines of a file, or of stdin for `-`, one at a time; empty ones are left out.
 
     `.csv` and `.tsv` have a row of names first; each line of `.txt` is a prompt; all others are
     JSON lines. Raises UsageError for a file that cannot be read.
     """
-    reader = Reader(template)
+    reader = Reader(template, role)
     with _opened(world, name) as stream:
         yield from _READERS.get(Path(name).suffix.lower(), _json_lines)(stream, reader, name)
 

@@ -21,6 +21,7 @@ from llmchat.output.formatting import counted, duration
 from llmchat.output.progress import StatusLine
 from llmchat.reply import build_request
 from llmchat.reply_parser import GenerationRequest, ReplyParser
+from llmchat.roles import Role
 from llmchat.server.answer_forms import bound, form_of
 from llmchat.server.choice import Choice
 from llmchat.server.request_parsing import chat_settings, sampling_of_choice
@@ -36,7 +37,7 @@ class Work(Struct, frozen=True):
     """How lines are answered. answers: for each line. parallel: answers in progress at once.
 
     seed: of the first line; each has its own, so that a run that goes on gives the same answers.
-    template: of the prompts, which decides what they are.
+    template, role: of the prompts, which decide what they are.
     """
 
     opened: OpenModel
@@ -45,6 +46,7 @@ class Work(Struct, frozen=True):
     parallel: int = 16
     seed: int = 0
     template: str = ""
+    role: Role | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -52,7 +54,7 @@ class Work(Struct, frozen=True):
         preset = self.opened.preset
         decides = (
             self.opened.made_by, preset.context, preset.system, self.sampling, self.answers,
-            self.seed, self.template,
+            self.seed, self.template, *((self.role,) if self.role else ()),
         )  # fmt: skip
         return hashlib.sha256(msgspec.json.encode(decides, order="deterministic")).hexdigest()[:12]
 

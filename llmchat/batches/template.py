@@ -46,5 +46,9 @@ class Template:
         if name not in values:
             hint = did_you_mean(name, list(values)) or f"it has {', '.join(values) or 'none'}"
             raise UsageError(f"it has no field `{name}`", hint)
-        value = values[name]
-        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return as_text(values[name])
+
+
+def as_text(value: Any) -> str:
+    """A value in a prompt: a text as it is, any other one as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -7,12 +7,13 @@ import typer
 
 from llmchat.commands import chat_flags, options
 from llmchat.errors import UsageError
-from llmchat.settings import World
+from llmchat.settings import World, resolve
 from llmchat.structure.arguments import of_flags
 
 if TYPE_CHECKING:
     from llmchat.batches import Outcome, Work
     from llmchat.batches.results import Sink
+    from llmchat.roles import Role
 
 INTERRUPTED, HAS_ERRORS = 130, 1
 BATCH = "Batch"
@@ -74,7 +75,7 @@ _Format = Annotated[
 @options.with_sampling
 @options.with_options(
     "model", "base", "adapter", "weights", "engine", "url", "device", "revision",
-    "trust_remote_code", "offline", "system", "context", "policy", "turns",
+    "trust_remote_code", "offline", "role", "system", "context", "policy", "turns",
     before="schema",
 )  # fmt: skip
 def batch(
@@ -102,10 +103,10 @@ def batch(
     world = options.world_of(ctx)
     filled = Template(template) if template is not None else None
     _check(source, output)
-    work = _work(ctx, world, of_flags(schema, regex, choice or (), grammar))
+    work = _work(ctx, world, _role(ctx, world), of_flags(schema, regex, choice or (), grammar))
     sink = _sink(world, output, work, as_done=as_done)
     try:
-        lines = lines_of(world, source, filled)
+        lines = lines_of(world, source, filled, work.role)
         coming = as_they_come(lines) if is_pipe(source) else lines
         outcome = run(work, coming, sink, world, total=count_lines(source), quiet=quiet)
     finally:
@@ -125,17 +126,32 @@ def _check(source: str, output: str) -> None:
         raise UsageError("the answers cannot go into the file of the questions")
 
 
-def _work(ctx: typer.Context, world: World, structure: str | None) -> "Work":
+def _role(ctx: typer.Context, world: World) -> "Role | None":
+    """The role of a batch, whose lines may give it values. Raises UsageError for more than that."""
+    from llmchat.roles import chosen_role
+
+    spec = resolve(world, options.given(ctx)).options.role
+    role = chosen_role(spec, world.own_roles, complete=False)
+    more = {"turns": role.turns, "tools": role.tools, "docs": role.docs} if role else {}
+    if role and (has := [name for name, value in more.items() if value]):
+        raise UsageError(
+            f"the role `{role.name}` has {' and '.join(has)}, which a batch does not use",
+            "a batch asks one question a line; `llmchat chat` uses such a role",
+        )
+    return role
+
+
+def _work(ctx: typer.Context, world: World, role: "Role | None", structure: str | None) -> "Work":
     from llmchat.batches import Work
     from llmchat.models.opener import ModelOpener
 
     flags = options.given(ctx) | {"schema": structure}
-    given = ctx.params
-    opened = ModelOpener(world, flags).open(waiting=not given["quiet"])
+    given, sets = ctx.params, role.options() if role else {}
+    opened = ModelOpener(world, flags, role=sets).open(waiting=not given["quiet"])
     sampling = opened.preset.sampling
     return Work(
         opened, sampling, given["n"], given["parallel"], sampling.seed or 0,
-        given["template"] or "",
+        given["template"] or "", role,
     )  # fmt: skip
 
 

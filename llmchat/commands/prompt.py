@@ -9,8 +9,8 @@ from llmchat.settings import World, resolve
 
 
 @options.with_options(
-    "model", "base", "adapter", "format", "revision", "system", "context", "policy", "turns",
-    "max_tokens", before="ids",
+    "model", "base", "adapter", "format", "revision", "role", "system", "context", "policy",
+    "turns", "max_tokens", before="ids",
 )  # fmt: skip
 def prompt(
     ctx: typer.Context,
@@ -30,7 +30,11 @@ def prompt(
     """Print exactly what a model would be given; dropped messages are listed on stderr."""
     from llmchat.commands.render_prompt import run
     from llmchat.presets import preset_for
+    from llmchat.roles import chosen_role, with_role
 
     world: World = ctx.obj
-    chosen = resolve(world, options.given(ctx)).options
-    run(world, preset_for(chosen, world.own_presets), file, ids=ids, trim=bool(chosen.context))
+    given = options.given(ctx)
+    role = chosen_role(resolve(world, given).options.role, world.own_roles)
+    chosen = resolve(world, with_role(role.options() if role else {}, given)).options
+    preset, trim = preset_for(chosen, world.own_presets), bool(chosen.context)
+    run(world, preset, file, ids=ids, trim=trim, role=role)

@@ -13,6 +13,7 @@ from llmchat.output.terminal_text import fit_for, harmless
 from llmchat.parse_guard import reason
 from llmchat.presets import Preset
 from llmchat.prompt import Prompt
+from llmchat.roles import Role
 from llmchat.settings import World
 from llmchat.window import Window, fit
 
@@ -25,13 +26,17 @@ class _JsonMessage(msgspec.Struct, forbid_unknown_fields=True):
     input: str = ""
 
 
-def run(world: World, preset: Preset, file: str, *, ids: bool, trim: bool) -> None:
-    """Print the prompt.
+def run(
+    world: World, preset: Preset, file: str, *, ids: bool, trim: bool, role: Role | None = None
+) -> None:
+    """Print the prompt. role: what the last question is asked in.
 
     A preset with a format of its own needs no download, but then nothing can be trimmed, which is
     noted on stderr.
     """
     conversation = read_messages(world, file)
+    if role:
+        conversation = role.ask_last(conversation)
     if preset.system and not conversation.system:
         conversation = Conversation((Message("system", preset.system), *conversation.messages))
     try:

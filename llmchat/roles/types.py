@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llmchat.conversation import Message
+from llmchat.conversation import Conversation, Message
 from llmchat.errors import UsageError, any_of, did_you_mean
 from llmchat.settings import OF_MODEL
 
@@ -111,6 +111,18 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
         if not self.takes_input and question.text:
             text = f"{text.rstrip()}\n\n{question.text}"
         return replace(question, text=text.strip())
+
+    def ask_last(self, conversation: Conversation) -> Conversation:
+        """A conversation whose last question has the role's prompt around it.
+
+        With `once`, one that is not the first stays as it is.
+        """
+        messages, place = list(conversation.messages), conversation.question
+        follows = any(message.role == "user" for message in messages[: max(place, 0)])
+        if place < 0 or (self.once and follows):
+            return conversation
+        messages[place] = self.ask(messages[place])
+        return Conversation(tuple(messages))
 
     def follow_ups(self, text: str) -> tuple[str, ...]:
         """The questions after the first one. text: what the user asked, for `$input` in them."""

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from llmchat.batches import Line, lines_of, reading
+from llmchat.batches.asking import ask_of
 from llmchat.batches.template import Template
 from llmchat.errors import UsageError
+from llmchat.roles import Role
 from llmchat.settings import World
 
 
@@ -147,3 +149,38 @@ def test_a_field_that_is_missing_is_named(world: World, tmp_path: Path) -> None:
 def test_a_template_that_cannot_be_meant_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         Template(text)
+
+
+ROLE = Role(name="r", prompt="In $language: $input", values={"language": "English"}, once=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "asked"),
+    [
+        ("Wo?", "In English: Wo?"),
+        ({"prompt": "Wo?", "language": "French"}, "In French: Wo?"),
+        ({"instruction": "Wo?", "language": 5}, "In 5: Wo?"),
+        ({"messages": [{"role": "user", "content": "Wo?"}]}, "In English: Wo?"),
+        (
+            {
+                "messages": [
+                    {"role": one, "content": "Wo?"} for one in ("user", "assistant", "user")
+                ]
+            },
+            "Wo?",
+        ),
+        ({"body": {"messages": [{"role": "user", "content": "Wo?"}]}}, "Wo?"),
+    ],
+)
+def test_last_question_is_in_the_words_of_a_role(value: Any, asked: str) -> None:
+    assert ask_of(value, None, ROLE).conversation.messages[-1].text == asked
+
+
+def test_fields_of_a_line_can_be_all_that_a_role_needs() -> None:
+    role = Role(name="r", prompt="Explain this $language: $code")
+    ask = ask_of({"code": "x = 1", "language": "Go"}, None, role)
+    assert ask.conversation.messages[-1].text == "Explain this Go: x = 1"
+    with pytest.raises(UsageError, match="the role `r` needs a value for language"):
+        ask_of({"code": "x"}, None, role)
+    filled = ask_of({"code": "x", "language": "C", "why": "?"}, Template("{why}"), role)
+    assert filled.conversation.messages[-1].text == "Explain this C: x\n\n?"
