@@ -11,6 +11,7 @@ from typing import Any
 
 from reference import environment_page, families_page, json_page
 
+from llmchat.plugins import configure
 from llmchat.presets import Preset
 
 COMMANDS_HEAD = """\
@@ -51,6 +52,7 @@ def help_of(command: str) -> str:
         "TERM": "dumb",
         "NO_COLOR": "1",
         "_TYPER_FORCE_DISABLE_TERMINAL": "1",
+        "LLMCHAT_NO_PLUGINS": "1",
     }
     out = subprocess.run(
         [sys.executable, "-m", "llmchat", *command.split(), "--help"],
@@ -156,6 +158,8 @@ PAGES = {
 }
 
 if __name__ == "__main__":
+    # The pages do not depend on what is installed here.
+    configure({"LLMCHAT_NO_PLUGINS": "1"})
     for name, write in PAGES.items():
         target = Path(__file__).parent / name
         if "--check" not in sys.argv:

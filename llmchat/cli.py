@@ -26,6 +26,7 @@ from llmchat.commands import (
     index,
     memory,
     models,
+    plugins,
     presets,
     prompt,
     roles,
@@ -33,13 +34,18 @@ from llmchat.commands import (
     sessions,
 )
 from llmchat.commands.aliases import resolve_aliases
+from llmchat.commands.plugin_commands import WithPlugins
 from llmchat.errors import LlmchatError, OutOfResources
+from llmchat.plugins import configure as configure_plugins
+from llmchat.plugins import fault_in
 from llmchat.process import startup
+from llmchat.process.quick_help import import_help
 from llmchat.process.streams import checked_arguments
 from llmchat.settings import World
 
 app = typer.Typer(
     name="llmchat",
+    cls=WithPlugins,
     help="Chat in the terminal with language models on your own machine.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -60,6 +66,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(serve.app)
 app.add_typer(config.app, name="config")
+app.command()(plugins.plugins)
 app.command()(chat.chat)
 app.command()(prompt.prompt)
 
@@ -69,6 +76,7 @@ def main(argv: list[str], world: World | None = None) -> int:
     closed = None if world else startup.open_closed_streams()
     world = replace(world or World.real(), arguments=tuple(argv))
     startup.configure_libraries(world.env)
+    configure_plugins(world.env)
     try:
         if closed:
             raise closed
@@ -80,18 +88,17 @@ def main(argv: list[str], world: World | None = None) -> int:
     except OSError as error:
         return _report(world, _from_system(error), error)
     except Exception as error:  # the last line of defence: a user gets a line, not a stack
-        bug = LlmchatError(
-            f"unexpected {type(error).__name__}: {error}",
-            "this is a bug in llmchat; LLMCHAT_TRACEBACK=1 shows where",
-        )
-        return _report(world, bug, error)
+        return _report(world, fault_in(error) or _bug(error), error)
 
 
 def _run(world: World) -> int:
     command: Any = get_command(app)
-    arguments = resolve_aliases(checked_arguments(list(world.arguments)), command.commands)
+    checked = checked_arguments(list(world.arguments))
+    arguments = resolve_aliases(checked, command.words(checked))
     if arguments == ["--version"]:
         return _print_version(world)
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        import_help()
     try:
         command(args=arguments, prog_name="llmchat", obj=world)
     except SystemExit as stop:
@@ -106,9 +113,16 @@ def _print_version(world: World) -> int:
     return 0
 
 
+def _bug(error: Exception) -> LlmchatError:
+    return LlmchatError(
+        f"unexpected {type(error).__name__}: {error}",
+        "this is a bug in llmchat; LLMCHAT_TRACEBACK=1 shows where",
+    )
+
+
 def _from_system(error: OSError) -> LlmchatError:
     if error.errno != errno.ENOSPC:
-        return LlmchatError(str(error))
+        return fault_in(error) or LlmchatError(str(error))
     return OutOfResources("the disk is full", "free some space; nothing that was saved is lost")
 
 

@@ -18,7 +18,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "values": (
         "ordered",
         (
-            "errors", "parse_guard", "process", "gguf_file", "quantisation",
+            "errors", "plugins", "parse_guard", "process", "gguf_file", "quantisation",
             "conversation", "structure", "calls", "settings", "memory_estimate", "sqlite_file",
             "output",
         ),

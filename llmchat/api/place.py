@@ -1,8 +1,11 @@
 """Where a Python program runs: its folders, environment and streams."""
 
+from llmchat import plugins
 from llmchat.settings import World
 
 
 def here() -> World:
     """The world of this process, as it is now."""
-    return World.real()
+    world = World.real()
+    plugins.configure(world.env)
+    return world

@@ -23,6 +23,7 @@ from llmchat.commands.outputs import (
     IndexRow,
     ListedFormat,
     ListedKey,
+    ListedPlugin,
     ListedPreset,
     ListedRole,
     LoadedModel,
@@ -74,6 +75,7 @@ OUTPUTS: dict[str, Any] = {
     "index list": list[IndexRow],
     "index show": IndexFacts,
     "index search": list[IndexHit],
+    "plugins": list[ListedPlugin],
     "config show": Options,
     "config show --origin": list[OptionOrigin],
 }

@@ -107,8 +107,6 @@ def _with_flags(command: Command, flags: Mapping[str, Any], before: str = "") ->
     return command
 
 
-ENGINES = types.choices(types.EngineName)
-
 Model = Annotated[
     str | None,
     typer.Option(
@@ -160,9 +158,11 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         help="transformers; gguf (llama.cpp, for .gguf files); openai (a server, see --url); "
-        "scripted (a demo without a model).",
+        "scripted (a demo without a model); or that of a plugin.",
         rich_help_panel=MODEL,
-        autocompletion=lambda incomplete: [name for name in ENGINES if name.startswith(incomplete)],
+        autocompletion=lambda incomplete: [
+            name for name in types.choices(types.EngineName) if name.startswith(incomplete)
+        ],
     ),
 ]
 Url = Annotated[

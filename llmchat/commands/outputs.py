@@ -121,6 +121,23 @@ class ListedFormat(Struct):
     """Where it was published."""
 
 
+class ListedPlugin(Struct):
+    """Something that a plugin adds."""
+
+    offers: str
+    """What it adds, `KIND.NAME`, such as `command.commit`."""
+    package: str
+    """Package that it comes from."""
+    version: str
+    """Version of the package."""
+    state: str
+    """`on`, `off` (LLMCHAT_NO_PLUGINS), `hidden` (the name is taken) or `broken`."""
+    error: str
+    """Why it is broken; empty if it is not, or without --check if that is unknown."""
+    summary: str
+    """Description of the package."""
+
+
 class ListedKey(Struct):
     """An API key of `llmchat serve`."""
 

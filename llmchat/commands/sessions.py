@@ -246,28 +246,24 @@ def export_sessions(
         typer.Argument(metavar="[SESSION]...", help="Ids or titles; by default all."),
     ] = None,
     format: Annotated[
-        str, typer.Option("--format", "-f", help="md, json, html, or jsonl for training.")
+        str,
+        typer.Option(
+            "--format", "-f", help="md, json, html, jsonl for training, or that of a plugin."
+        ),
     ] = "md",
     output: Annotated[str, typer.Option("--output", "-o", help="A file instead of stdout.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Export sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
-    from llmchat.errors import did_you_mean
-    from llmchat.history.export import EXPORTS, join_exports
+    from llmchat.history.export import exporter, join_exports
     from llmchat.models.sessions import saved_history
 
     world: World = ctx.obj
-    if format not in EXPORTS:
-        raise UsageError(
-            f"invalid format `{format}`",
-            did_you_mean(format, tuple(EXPORTS)) or f"use {', '.join(EXPORTS)}",
-        )
+    export = exporter(format)
     path = _free(output, force) if output else None
     with saved_history(world) as history:
         found = [history.find(session) for session in sessions] if sessions else history.sessions()
-        text = join_exports(
-            format, [EXPORTS[format](one, history.messages(one.id)) for one in found]
-        )
+        text = join_exports(format, [export(one, history.messages(one.id)) for one in found])
     if path:
         path.write_text(text, "utf-8")
         print(f"{counted(len(found), 'session')} saved to {path}", file=world.stderr)

@@ -3,14 +3,18 @@
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from llmchat import plugins
 from llmchat.conversation import Message
+from llmchat.errors import UsageError, did_you_mean
 from llmchat.history.types import Record, Session
 from llmchat.output.html_page import fill
+from llmchat.plugins import Offer
 
 _PAGE = Path(__file__).with_name("session.html")
 
@@ -90,7 +94,8 @@ def to_html(session: Session, records: Sequence[Record]) -> str:
     )
 
 
-EXPORTS: dict[str, Callable[[Session, Sequence[Record]], str]] = {
+Export = Callable[[Session, Sequence[Record]], str]
+EXPORTS: dict[str, Export] = {
     "md": to_markdown,
     "json": to_json,
     "html": to_html,
@@ -98,10 +103,35 @@ EXPORTS: dict[str, Callable[[Session, Sequence[Record]], str]] = {
 }
 
 
+def export_forms() -> list[str]:
+    """The names of all formats: our own, then those of plugins."""
+    return [*EXPORTS, *(name for name in plugins.names("exporter") if name not in EXPORTS)]
+
+
+def exporter(form: str) -> Export:
+    """What writes a session in this format. Raises UsageError for an unknown one."""
+    if form in EXPORTS:
+        return EXPORTS[form]
+    offer = plugins.find("exporter", form)
+    if offer is None:
+        known = export_forms()
+        hint = did_you_mean(form, known) or f"use {', '.join(known)}"
+        raise UsageError(f"invalid format `{form}`", hint)
+    return partial(_by_plugin, offer, plugins.make(offer))
+
+
+def _by_plugin(offer: Offer, export: Export, session: Session, records: Sequence[Record]) -> str:
+    with plugins.faults(offer):
+        text = export(session, records)
+    if not isinstance(text, str):
+        raise plugins.fault(offer, f"it returned `{type(text).__name__}`, not text")
+    return text
+
+
 def join_exports(form: str, exports: Sequence[str]) -> str:
     """Join several exports into one text: JSON becomes a list, HTML pages follow each other."""
-    if len(exports) == 1 or form in ("jsonl", "md"):
-        return ("\n" if form == "md" else "").join(exports)
+    if len(exports) == 1 or form not in ("json", "html"):
+        return ("" if form == "jsonl" else "\n").join(exports)
     if form == "json":
         return _indented(b"[" + b",".join(one.encode() for one in exports) + b"]")
     start, end = "<!doctype html>\n", "</html>\n"

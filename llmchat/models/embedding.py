@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmchat import plugins
 from llmchat.engines.embedding_spec import EmbeddingSpec
 from llmchat.errors import LlmchatError, ModelNotFound, UsageError
 from llmchat.hub import find, touch_used
 from llmchat.memory.types import Embedder, Reranker
 from llmchat.models.locate import find_checkpoint
-from llmchat.presets import Preset
+from llmchat.plugins import Offer
+from llmchat.presets import Preset, is_preset
 from llmchat.presets import find as find_preset
 from llmchat.settings import World
 
@@ -23,11 +25,23 @@ RERANKER = "ms-marco-minilm-l6-v2"
 
 
 def open_embedder(world: World, name: str = "") -> Embedder:
-    """The embedder of a preset, in memory; "" for the default that is on this machine.
+    """The embedder of a preset or a plugin; "" for the default that is on this machine.
 
     Raises NotPulled if it is not on this machine, UsageError if it is not an embedder.
     """
+    offer = plugins.find("embedder", name)
+    if offer and not is_preset(name, world.own_presets):
+        return _of_plugin(offer)
     return open_text_embedder(embedder_preset(world, name), world)
+
+
+def _of_plugin(offer: Offer) -> Embedder:
+    embedder: Embedder = plugins.make(offer)
+    with plugins.faults(offer):
+        name = embedder.name
+    if name != offer.name:
+        raise plugins.fault(offer, f"its embedder is called `{name}`")
+    return embedder
 
 
 def embedder_here(world: World) -> Embedder | None:

@@ -237,13 +237,11 @@ def known_names(incomplete: str, world: World) -> list[str]:
     if incomplete.partition(":")[0] in hub.STORES:
         stored = (model.source.name for model in hub.list_stored(world))
         return [name for name in stored if name.startswith(incomplete)]
+    from llmchat.presets import plugin_files
     from llmchat.presets.load import SHIPPED
 
-    presets = {
-        path.stem
-        for folder in (world.own_presets, SHIPPED / "models")
-        for path in folder.glob("*.toml")
-    }
+    folders = (world.own_presets, SHIPPED / "models", *plugin_files.folders())
+    presets = {path.stem for folder in folders for path in folder.glob("*.toml")}
     repos = {
         receipt.source.name
         for receipt in hub.receipts(world)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from llmchat import plugins
 from llmchat.engines import Engine
 from llmchat.engines.capabilities import TakesAdapters, unwrap
 from llmchat.engines.checkpoint_files import read_json
@@ -55,7 +56,8 @@ def load(model: Model, options: Options, progress: Progress | None = None) -> En
     progress = progress or NoProgress()
     for note in model.notes:
         progress.note(note)
-    engine = _ENGINES[model.preset.engine](model, options, progress)
+    open_engine = _ENGINES.get(model.preset.engine, _of_plugin)
+    engine = open_engine(model, options, progress)
     model.used()
     return engine
 
@@ -170,6 +172,14 @@ def _gguf(model: Model, options: Options, progress: Progress) -> Engine:
     return external.open_gguf(
         model.preset, model.base, model.adapters, options, title(model.preset), progress
     )
+
+
+def _of_plugin(model: Model, options: Options, progress: Progress) -> Engine:
+    offer = plugins.find("engine", model.preset.engine)
+    if offer is None:
+        raise UsageError(f"there is no engine `{model.preset.engine}`")
+    engine: Engine = plugins.make(offer, model=model, options=options)
+    return engine
 
 
 _ENGINES: dict[str, Callable[[Model, Options, Progress], Engine]] = {

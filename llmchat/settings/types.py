@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from llmchat import plugins
 from llmchat.errors import UsageError, any_of
 
 Weights = Literal["int8", "int4", "nf4", "bf16", "fp32"]
@@ -16,7 +17,9 @@ KvKind = Literal["full", "int8"]
 Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 MemoryUse = Literal["off", "on", "propose"]
 Think = Literal["off", "on", "low", "medium", "high"]
-EngineName = Literal["transformers", "gguf", "openai", "scripted"]
+ENGINES = ("transformers", "gguf", "openai", "scripted")
+# Plugins add names of the kind that `extra` names.
+EngineName = Annotated[str, Meta(examples=list(ENGINES), extra={"plugins": "engine"})]
 LowWater = Annotated[float, Meta(gt=0, le=1)]
 # 0 means off, no limit, or the model's own value.
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -42,7 +45,10 @@ def check(value: Any, kind: Any, name: str) -> Any:
         plain = value
         if isinstance(value, str) and get_origin(base_type(kind)) in (tuple, dict):
             plain = msgspec.json.decode(value)
-        return msgspec.convert(plain, kind, strict=False, str_keys=True)
+        converted = msgspec.convert(plain, kind, strict=False, str_keys=True)
+        if base_type(kind) is str and choices(kind) and converted not in (None, *choices(kind)):
+            raise msgspec.ValidationError("not one of the names")
+        return converted
     except msgspec.MsgspecError as error:
         raise UsageError(f"{name} must be {in_words(kind)}, not `{_echo(value)}`") from error
 
@@ -58,8 +64,8 @@ def _split(value: Any) -> Any:
 def in_words(kind: Any) -> str:
     """The valid values of a type: `int8, int4, bf16 or fp32`, `a number from 0 to 5`."""
     base = base_type(kind)
-    if get_origin(base) is Literal:
-        return any_of(map(str, get_args(base)))
+    if names := choices(kind):
+        return any_of(names)
     if base is bool:
         return "true or false"
     if base == Names:
@@ -75,9 +81,15 @@ def in_words(kind: Any) -> str:
 
 
 def choices(kind: Any) -> tuple[str, ...]:
-    """The values of an enumeration; none for numbers and text."""
+    """The values of an enumeration, and those that plugins add; none for numbers and text."""
     base = base_type(kind)
-    return tuple(map(str, get_args(base))) if get_origin(base) is Literal else ()
+    if get_origin(base) is Literal:
+        return tuple(map(str, get_args(base)))
+    open_ended = next((one for one in _metas(kind) if one.extra), None)
+    if open_ended is None:
+        return ()
+    own, extra = tuple(open_ended.examples or ()), open_ended.extra or {}
+    return (*own, *(name for name in plugins.names(extra["plugins"]) if name not in own))
 
 
 def title(kind: Any) -> str:

@@ -1,24 +1,20 @@
 """Find tools by name: the built-in groups, and those of installed plugins.
 
-A plugin is a distribution with an entry point in the group `llmchat.tools`: its name is the name of
-a group of tools, its object a function from ToolSettings to a list of tools. Tools are called as
-their group, or begin with it: `files_read`. So a plugin cannot replace a built-in tool.
+A plugin's entry point `tools.GROUP` names a group. Tools are called as their group, or begin with
+it: `files_read`. So a plugin cannot replace a built-in tool.
 """
 
 import re
 from collections.abc import Iterable
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from llmchat.errors import LlmchatError, UsageError, did_you_mean, first_line
+from llmchat import plugins
+from llmchat.errors import LlmchatError, UsageError, did_you_mean
+from llmchat.plugins import Offer
 from llmchat.tools import Group, Tool, ToolSettings
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
-PLUGINS = "llmchat.tools"
 # A group, and the module whose function `tools` makes its tools.
-_BUILT_IN = {
+BUILT_IN = {
     "clock": "llmchat.tools.clock",
     "calculator": "llmchat.tools.calculator",
     "files": "llmchat.tools.files",
@@ -55,7 +51,7 @@ def all_tools(settings: ToolSettings) -> tuple[list[Tool], list[LlmchatError]]:
 
 def groups() -> list[str]:
     """The names of all groups: built in first, then those of plugins."""
-    return [*_BUILT_IN, *sorted(_plugins())]
+    return [*BUILT_IN, *_plugins()]
 
 
 def _tools_named(name: str, settings: ToolSettings) -> list[Tool]:
@@ -74,7 +70,7 @@ def _unknown(name: str, settings: ToolSettings) -> list[Tool]:
 
 def _group_of(name: str) -> str:
     """The group that a tool's name begins with; plugins are read only if none is built in."""
-    for known in (_BUILT_IN, _plugins):
+    for known in (BUILT_IN, _plugins):
         fitting = [
             group for group in (known() if callable(known) else known) if _is_of(name, group)
         ]
@@ -88,41 +84,31 @@ def _is_of(name: str, group: str) -> bool:
 
 
 def _made(group: str, settings: ToolSettings) -> list[Tool]:
-    if group not in _BUILT_IN:
+    if group not in BUILT_IN:
         return _of_plugin(_plugins()[group], settings)
-    make: Group = import_module(_BUILT_IN[group]).tools
+    make: Group = import_module(BUILT_IN[group]).tools
     return make(settings)
 
 
-def _plugins() -> "dict[str, EntryPoint]":
-    from importlib.metadata import entry_points
-
-    found = {entry.name: entry for entry in entry_points(group=PLUGINS)}
-    return {name: entry for name, entry in found.items() if name not in _BUILT_IN}
+def _plugins() -> dict[str, Offer]:
+    return {one.name: one for one in plugins.offers("tools") if one.name not in BUILT_IN}
 
 
-def _of_plugin(entry: "EntryPoint", settings: ToolSettings) -> list[Tool]:
+def _of_plugin(offer: Offer, settings: ToolSettings) -> list[Tool]:
     """Its tools. Whatever a plugin raises becomes one line."""
-    origin = f"it comes from the package {entry.dist.name}" if entry.dist else ""
-    try:
-        make: Group = entry.load()
-        tools = make(settings)
-        wrong = next((tool for tool in tools if not _fits(tool, entry)), None)
-    except LlmchatError:
-        raise
-    except (Exception, SystemExit) as error:
-        cause = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(f"the plugin `{entry.name}` does not work: {cause}", origin) from error
+    tools: list[Tool] = plugins.make(offer, settings=settings)
+    with plugins.faults(offer):
+        wrong = next((tool for tool in tools if not _fits(tool, offer)), None)
     if wrong:
-        raise UsageError(
-            f"the plugin `{entry.name}` has a tool `{wrong.name}` of origin `{wrong.origin}`",
-            origin,
+        raise plugins.fault(
+            offer,
+            f"its tool `{wrong.name}` has the origin `{wrong.origin}`",
+            f"a tool begins with `{offer.name}`, and its origin is the package",
         )
     return tools
 
 
-def _fits(tool: Tool, entry: "EntryPoint") -> bool:
+def _fits(tool: Tool, offer: Offer) -> bool:
     """Whether a tool is named after its group, and permission for it is bound to its package."""
-    named = tool.name == entry.name or tool.name.startswith(f"{entry.name}_")
-    package = entry.dist.name if entry.dist else ""
-    return named and tool.origin == package and bool(_NAME.fullmatch(tool.name))
+    named = tool.name == offer.name or tool.name.startswith(f"{offer.name}_")
+    return named and tool.origin == offer.package and bool(_NAME.fullmatch(tool.name))

@@ -162,10 +162,10 @@ class CommandCompleter(Completer):
             yield from self._arguments(match[1], match[2])
 
     def _arguments(self, name: str, typed: str) -> Iterable[Completion]:
-        command = registry.get(name)
-        if command is None or command.complete is None:
-            return
         try:
+            command = registry.get(name)
+            if command is None or command.complete is None:
+                return
             candidates = list(command.complete(self._state, typed))
         except (LlmchatError, OSError):
             # An error here would tear the prompt line; no completion is better.

@@ -12,6 +12,7 @@ from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources
 from llmchat.models.opener import ModelOpener
+from llmchat.plugins import fault_in
 from llmchat.roles import Role
 from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
@@ -178,10 +179,10 @@ def _as_llmchat_error(error: Exception, env: Mapping[str, str]) -> LlmchatError:
             "memory ran out", "a smaller window, --weights int4 or a smaller model needs less"
         )
     if isinstance(error, OSError):
-        return LlmchatError(str(error))
+        return fault_in(error) or LlmchatError(str(error))
     if env.get("LLMCHAT_TRACEBACK"):
         traceback.print_exception(error)
-    return LlmchatError(
+    return fault_in(error) or LlmchatError(
         f"unexpected {type(error).__name__}: {error}",
         "this is a bug in llmchat; the chat continues",
     )

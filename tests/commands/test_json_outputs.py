@@ -42,6 +42,7 @@ COMMANDS = {
     "doctor-not-pulled": ["doctor", "alpaca-7b", "--json"],
     "ls": ["ls", "--json"],
     "ls-elsewhere": ["ls", "--elsewhere", "--json"],
+    "plugins": ["plugins", "--json"],
     "presets": ["presets", "--json", "alpaca-7b"],
     "presets-check": ["presets", "check", "{home}/wrong.toml", "--json"],
     "compare": ["compare", "-m", "smollm2", "--engine", "scripted", "--json", "Hello"],

@@ -69,7 +69,7 @@ def own_preset(door: Door) -> Path:
     """A new file each time, so that nothing is remembered of the one before."""
     from llmchat.presets import load
 
-    load._catalogue.cache_clear()
+    load._named_in.cache_clear()
     return door.home / ".config" / "llmchat" / "presets" / "mine.toml"
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from llmchat.errors import UsageError
+from llmchat.plugins import PluginError
 from llmchat.tools import ToolSettings
 from llmchat.tools.registry import all_tools, groups, tools_of
 from llmchat.tools.running import run
@@ -25,10 +26,11 @@ def plugin(folder: Path, package: str, group: str, code: str) -> None:
     facts = folder / f"{module}-1.0.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text(f"[llmchat.tools]\n{group} = {module}:tools\n")
+    (facts / "entry_points.txt").write_text(f"[llmchat.plugins]\ntools.{group} = {module}\n")
 
 
 ECHO = """
+from llmchat.plugins.hooks import hookimpl
 from llmchat.tools import Output
 
 class Echo:
@@ -42,9 +44,14 @@ class Echo:
     def run(self, arguments, stop):
         return Output(arguments["text"])
 
-def tools(settings):
+@hookimpl
+def tools():
     return [Echo()]
 """
+
+
+HOOK = "from llmchat.plugins.hooks import hookimpl\n@hookimpl\ndef tools(settings): "
+FAULT = "the plugin `llmchat-echo` does not work (tools.echo): "
 
 
 def echo(name: str, origin: str = "llmchat-echo") -> str:
@@ -97,23 +104,24 @@ def test_a_plugin_brings_tools(settings: ToolSettings, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("import no_such_module", "the plugin `echo` does not work: ModuleNotFoundError"),
-        ("tools = None", "the plugin `echo` does not work: TypeError"),
-        ("def tools(settings): return [1]", "the plugin `echo` does not work: AttributeError"),
-        ("def tools(settings): raise SystemExit(1)", "the plugin `echo` does not work: SystemExit"),
-        (echo("files_read"), "the plugin `echo` has a tool `files_read` of origin `llmchat-echo`"),
-        (echo("echo_ü"), "the plugin `echo` has a tool `echo_ü` of origin"),
-        (echo("echo", ""), "the plugin `echo` has a tool `echo` of origin ``"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("tools = None", "llmchat_echo does not implement the hook `tools`"),
+        (f"{HOOK}return None", "its hook `tools` returned nothing for `echo`"),
+        (f"{HOOK}return [1]", "AttributeError: 'int' object has no attribute 'name'"),
+        (f"{HOOK}raise SystemExit(1)", "SystemExit: 1"),
+        (f"{HOOK[:-11]}sources): pass", "PluginValidationError: Plugin 'llmchat_echo' for hook"),
+        (echo("files_read"), "its tool `files_read` has the origin `llmchat-echo`"),
+        (echo("echo_ü"), "its tool `echo_ü` has the origin `llmchat-echo`"),
+        (echo("echo", ""), "its tool `echo` has the origin ``"),
     ],
 )
 def test_a_broken_plugin_is_one_line_and_others_work(
     settings: ToolSettings, folder: Path, code: str, told: str
 ) -> None:
     plugin(folder, "llmchat-echo", "echo", code)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(PluginError) as caught:
         tools_of(["echo_text"], settings)
-    assert caught.value.message.startswith(told) and "\n" not in caught.value.message
-    assert caught.value.hint == "it comes from the package llmchat-echo"
+    assert caught.value.message.startswith(FAULT + told) and "\n" not in caught.value.message
     tools, faults = all_tools(settings)
     assert "clock" in [tool.name for tool in tools]
     assert [fault.message for fault in faults] == [caught.value.message]

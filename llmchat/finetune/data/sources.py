@@ -9,16 +9,19 @@ from typing import Any
 
 from msgspec import Struct
 
+from llmchat import plugins
 from llmchat.errors import LlmchatError, NetworkError, NotAuthorised, UsageError
 from llmchat.finetune.data import formats
 from llmchat.finetune.data.extras import need
 from llmchat.finetune.data.rows import Row, documents, open_source, rows
 from llmchat.finetune.records import Record
+from llmchat.plugins import Offer
 from llmchat.process import startup
 from llmchat.settings import World
 
 _JSON = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 _TEXT = (".txt", ".md", ".txt.gz")
+_SCHEMES = ("hub:", "sessions:")
 _WEIGHT = re.compile(r"(.+)=(\d+(?:\.\d+)?)")
 _HUB = re.compile(
     r"hub:(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[\w.%\[\]:+-]+))?"
@@ -44,9 +47,26 @@ def parse(text: str, world: World, format: str) -> Source:
                 f"`{source.name}` names no data set",
                 "hub:org/name, hub:org/name:split or hub:org/name/config:split",
             )
-    elif source.name != "-" and not source.name.startswith("sessions:"):
+    elif not (source.name == "-" or source.name.startswith("sessions:") or _loader(source.name)):
         files(source.name, format)
     return source
+
+
+def _loader(name: str) -> Offer | None:
+    """The plugin that loads the source `NAME:ARGUMENT`; a file of that name takes precedence."""
+    scheme, colon, _ = name.partition(":")
+    offer = plugins.find("data", scheme) if colon and f"{scheme}:" not in _SCHEMES else None
+    return offer if offer and not Path(name).expanduser().exists() else None
+
+
+def _loaded(offer: Offer, name: str) -> Iterator[Row]:
+    """The rows of a plugin's source. Whatever the plugin raises becomes one line."""
+    found = plugins.make(offer, argument=name.partition(":")[2])
+    with plugins.faults(offer):
+        for number, row in enumerate(found, 1):
+            if not isinstance(row, dict):
+                raise TypeError(f"row {number} is `{type(row).__name__}`, not a dict")
+            yield Row(f"{name}:{number}", row)
 
 
 def files(name: str, format: str) -> list[str]:
@@ -87,6 +107,8 @@ def records(
         )
     elif source.name.startswith("sessions:"):
         yield from _sessions(source.name, world)
+    elif offer := _loader(source.name):
+        yield from formats.read_rows(_loaded(offer, source.name), format, language)
     else:
         for name in ["-"] if source.name == "-" else files(source.name, format):
             with open_source(name, world) as stream:
@@ -101,7 +123,7 @@ def first_format(source: Source, format: str, world: World) -> str:
     """The format of a source's first record; "" if reading it would use the source up."""
     if format != "auto":
         return formats.ALIASES.get(format, format)
-    if source.name == "-" or source.name.startswith(("hub:", "sessions:")):
+    if source.name == "-" or source.name.startswith(_SCHEMES) or _loader(source.name):
         return ""
     name = files(source.name, format)[0]
     with open_source(name, world) as stream:

@@ -5,11 +5,14 @@ returns an answer to be streamed.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
+from llmchat import plugins
 from llmchat.chat import Event
 from llmchat.errors import UsageError, did_you_mean
+from llmchat.plugins import Offer
 from llmchat.ui.state import ReplState
 
 Answer = Generator[Event] | None
@@ -54,8 +57,16 @@ class Command:
         return _GROUPS.get(self.run.__module__.rpartition(".")[2], "More")
 
 
+class _OfPlugin(Command):
+    """A command that a plugin adds."""
+
+    @property
+    def group(self) -> str:
+        return "Plugins"
+
+
 class Registry:
-    """Commands by name and alias."""
+    """Commands by name and alias; those of plugins follow, and are imported by `get`."""
 
     def __init__(self) -> None:
         self._commands: dict[str, Command] = {}
@@ -78,7 +89,16 @@ class Registry:
         return register
 
     def __iter__(self) -> Iterator[Command]:
-        return iter(self._commands.values())
+        yield from self._commands.values()
+        taken = self.built_in()
+        for offer in plugins.offers("slash"):
+            if offer.name not in taken:
+                yield _OfPlugin(offer.name, "", offer.summary, partial(_run, offer))
+
+    def built_in(self) -> Collection[str]:
+        """The names and aliases of llmchat's own commands."""
+        commands = self._commands.values()
+        return {name for one in commands for name in (one.name, *one.aliases)}
 
     def groups(self) -> dict[str, list[Command]]:
         """The commands under the headings of /help, in order."""
@@ -92,11 +112,32 @@ class Registry:
         return [name for command in self for name in (command.name, *command.aliases)]
 
     def get(self, name: str) -> Command | None:
-        """The command with this name or alias."""
-        for command in self:
+        """The command with this name or alias. Raises PluginError for a plugin with a fault."""
+        for command in self._commands.values():
             if name == command.name or name in command.aliases:
                 return command
-        return None
+        offer = plugins.find("slash", name)
+        return _imported(offer) if offer else None
+
+
+@lru_cache(maxsize=64)
+def _imported(offer: Offer) -> Command:
+    made = plugins.make(offer)
+    if not isinstance(made, Command):
+        raise plugins.fault(offer, f"its hook returned `{type(made).__name__}`, not a Command")
+    complete = partial(_completions, offer, made.complete) if made.complete else None
+    return _OfPlugin(offer.name, made.arguments, made.help, made.run, complete=complete)
+
+
+def _run(offer: Offer, state: ReplState, rest: str) -> Answer:
+    return _imported(offer).run(state, rest)
+
+
+def _completions(
+    offer: Offer, complete: Complete, state: ReplState, typed: str
+) -> list[str | tuple[str, str]]:
+    with plugins.faults(offer):
+        return list(complete(state, typed))
 
 
 registry = Registry()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmchat.errors import LlmchatError, UsageError, any_of
-from llmchat.history.export import EXPORTS
+from llmchat.history.export import export_forms, exporter
 from llmchat.ui import status, transcript
 from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.slash.code import save_code
@@ -126,13 +126,14 @@ def fork(state: ReplState, rest: str) -> Answer:
 def export(state: ReplState, rest: str) -> Answer:
     path = Path(rest).expanduser()
     form = path.suffix.removeprefix(".")
-    if form not in EXPORTS:
-        raise UsageError("the file's name must end in " + any_of([f".{name}" for name in EXPORTS]))
+    if form not in (known := export_forms()):
+        raise UsageError("the file's name must end in " + any_of([f".{name}" for name in known]))
     if path.exists():
         raise UsageError(f"{path} exists already", "choose another name")
     if state.chat.session is None:
         raise UsageError("the chat is empty")
     session = state.chat.history.find(state.chat.session)
-    path.write_text(EXPORTS[form](session, state.chat.history.messages(session.id)), "utf-8")
+    text = exporter(form)(session, state.chat.history.messages(session.id))
+    path.write_text(text, "utf-8")
     state.print(f"saved to {path}")
     return None

@@ -1,0 +1,3 @@
+from support.plugin_packages import packages
+
+__all__ = ["packages"]
