@@ -18,6 +18,7 @@ from llmchat.commands import (
     bench,
     chat,
     config,
+    convert,
     data,
     deploy,
     doctor,
@@ -57,6 +58,7 @@ app.command()(doctor.doctor)
 app.command()(batch.batch)
 app.add_typer(evaluate.app)
 app.command()(bench.bench)
+app.command()(convert.convert)
 app.add_typer(finetune.app)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(roles.app, name="roles")

@@ -14,7 +14,7 @@ Facts = Mapping[str, Any]
 # Name of a tensor → its numbers; for frequencies, which are tensors of float32.
 Numbers = Callable[[str], list[float]]
 
-_COMMON = {
+COMMON = {
     "block_count": "num_hidden_layers",
     "context_length": "max_position_embeddings",
     "embedding_length": "hidden_size",
@@ -124,7 +124,7 @@ def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, A
     known = ARCHITECTURES.get(arch)
     if known is None:
         return None
-    names = {**_COMMON, **known.keys}
+    names = {**COMMON, **known.keys}
     own = {name.removeprefix(f"{arch}."): value for name, value in facts.items()}
     found = {ours: _plain(own[theirs]) for theirs, ours in names.items() if theirs in own}
     config = {"model_type": known.model_type, **known.fixed, **found, **_tokens(header)}
@@ -220,7 +220,7 @@ def _frequency_factors(own: Facts, config: dict[str, Any], numbers: Numbers) -> 
     theta = float(own.get("rope.freq_base", 10000.0))
     largest = _plain(max(factors, default=1.0))
     for trained in (8192, 4096, 2048, 1024, 512, 256, 128, 64):
-        if _same(_llama3(theta, len(factors), largest, trained), factors):
+        if _same(llama3_factors(theta, len(factors), largest, trained), factors):
             return {
                 "rope_type": "llama3", "factor": largest, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": trained,
@@ -232,12 +232,14 @@ def _frequency_factors(own: Facts, config: dict[str, Any], numbers: Numbers) -> 
     }  # fmt: skip
 
 
-def _llama3(theta: float, count: int, factor: float, trained: int) -> list[float]:
-    """What divides each frequency, for low and high factors of 1 and 4."""
-    found = []
+def llama3_factors(
+    theta: float, count: int, factor: float, trained: int, ends: tuple[float, float] = (1.0, 4.0)
+) -> list[float]:
+    """What divides each frequency in Llama 3's scaling. ends: the low and the high factor."""
+    (low, high), found = ends, []
     for index in range(count):
         wavelength = 2 * math.pi * theta ** (index / count)
-        blend = min(1.0, max(0.0, (trained / wavelength - 1.0) / 3.0))
+        blend = min(1.0, max(0.0, (trained / wavelength - low) / (high - low)))
         found.append(1.0 / (blend + (1.0 - blend) / factor))
     return found
 
@@ -301,7 +303,14 @@ def _of_windows(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[
 
 def _of_phi3(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
     window = config.get("sliding_window") or None
-    return {"sliding_window": window, **_rotary_part(own, config, header)}
+    trained = own.get("rope.scaling.original_context_length")
+    lengths = {"original_max_position_embeddings": trained} if trained else {}
+    return {"sliding_window": window, **lengths, **_rotary_part(own, config, header)}
+
+
+def _of_stablelm(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
+    has_norms = "blk.0.attn_q_norm.weight" in header.tensors
+    return {"qk_layernorm": has_norms, **_rotary_part(own, config, header)}
 
 
 def _of_olmo2(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
@@ -364,5 +373,5 @@ _PARTICULARS: dict[str, Callable[[Facts, dict[str, Any], GgufHeader], dict[str, 
     "nemotron": _rotary_part,
     "olmo2": _of_olmo2,
     "phi3": _of_phi3,
-    "stablelm": _rotary_part,
+    "stablelm": _of_stablelm,
 }

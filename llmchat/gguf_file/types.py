@@ -54,6 +54,7 @@ GGML_TYPES = {
     40: GgmlType("NVFP4", 64, 36),
     41: GgmlType("Q1_0", 128, 18),
 }
+_BY_NAME = {kind.name: kind for kind in GGML_TYPES.values()}
 
 # The recipes of llama.cpp's quantize tool, by the number in `general.file_type`.
 _FILE_KINDS = {
@@ -63,6 +64,15 @@ _FILE_KINDS = {
     23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
     30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4", 39: "NVFP4",
 }  # fmt: skip
+
+
+def type_named(name: str) -> GgmlType:
+    return _BY_NAME[name]
+
+
+def file_type_of(kind: str) -> int:
+    """The number of a recipe in `general.file_type`."""
+    return next(number for number, name in _FILE_KINDS.items() if name == kind)
 
 
 def file_kind(facts: Mapping[str, Any], kinds: Mapping[str, int]) -> str:

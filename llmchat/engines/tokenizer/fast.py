@@ -33,7 +33,7 @@ class FastVocabulary:
         )
         self.id_of, self.name_of = tokenizer.token_to_id, tokenizer.id_to_token
 
-        self._byte_level = "ByteLevel" in repr(tokenizer.decoder)
+        self.is_byte_level = "ByteLevel" in repr(tokenizer.decoder)
         # Tokens that absorb white space, or are matched after normalisation, do not split a text.
         parting = {
             token.content: number
@@ -71,13 +71,17 @@ class FastVocabulary:
     def _spelling(self, name: str) -> bytes:
         if name.startswith("<0x") and (match := _BYTE.match(name)):
             return bytes([int(match[1], 16)])
-        if self._byte_level and (spelling := bytes_of(name)) is not None:
+        if self.is_byte_level and (spelling := bytes_of(name)) is not None:
             return spelling
         return name.replace("▁", " ").encode()
 
     def around(self) -> list[int]:
         numbers: list[int] = self._tokenizer.encode("").ids
         return numbers
+
+    @property
+    def backend(self) -> "Tokenizer":
+        return self._tokenizer
 
     def save(self, path: Path) -> None:
         self._tokenizer.save(str(path))

@@ -82,6 +82,8 @@ _WHOLE_WORDS = (
 )  # fmt: skip
 # Before whose texts llama.cpp puts a start token where the file does not say.
 _OPENED = (*_WHOLE_WORDS[:8], "tekken")
+# Of several names for the same way.
+_BEST_KNOWN = ("gpt-2", "smollm", "llama-bpe", "qwen2", "stablelm2", "gpt-4o", "deepseek-v3")
 _COMPOSED = ("qwen2", "qwen35", "deepseek-r1-qwen", "megrez", "command-r")
 
 
@@ -143,6 +145,27 @@ def _of_merges(facts: Mapping[str, Any], tokens: list[str], kinds: list[int]) ->
         ]
         (made.add_special_tokens if special else made.add_tokens)(added)
     return made
+
+
+def names_of_words() -> tuple[str, ...]:
+    """The names of all ways to cut words, the best known ones first."""
+    return tuple(dict.fromkeys((*_BEST_KNOWN, *_GPT2, *_DIGITS, "falcon", *_PATTERNS)))
+
+
+def cut_words(name: str, texts: Sequence[str]) -> list[Any]:
+    """The words of texts with their places, cut in the way of a name."""
+    steps = _cutters(name)
+    return [steps.pre_tokenize_str(text) for text in texts]
+
+
+def keeps_words(name: str) -> bool:
+    """Whether words that the vocabulary has stay whole, whatever their merges."""
+    return name in _WHOLE_WORDS
+
+
+def composes(name: str) -> bool:
+    """Whether letters and their marks become one character first (NFC)."""
+    return name in _COMPOSED
 
 
 def _pair(merge: str) -> tuple[str, str]:

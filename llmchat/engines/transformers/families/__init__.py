@@ -103,7 +103,7 @@ def plan_of(config: Config) -> Plan | None:
 
     Raises Mismatch for an invalid config of a family that has plans.
     """
-    config = _language_model(config)
+    config = language_model(config)
     module = _module_of(config)
     if module is None:
         return None
@@ -126,7 +126,7 @@ def viewed(config: Config, tensors: Tensors) -> Tensors:
     """
     if isinstance(tensors, ViewedTensors):
         return tensors
-    config = _language_model(config)
+    config = language_model(config)
     module = _module_of(config)
     every = module.views(config) if hasattr(module, "views") else []
     shapes = tensors.shapes.keys()
@@ -134,7 +134,7 @@ def viewed(config: Config, tensors: Tensors) -> Tensors:
     return ViewedTensors(tensors, views) if views else tensors
 
 
-def _language_model(config: Config) -> Config:
+def language_model(config: Config) -> Config:
     """The config of the text of a multimodal model, with the outer one's quantisation.
 
     An outer config that ties head and embedding says less than the text's (Mistral Small 3.1).

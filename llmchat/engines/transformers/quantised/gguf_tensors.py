@@ -1,15 +1,15 @@
 """The tensors of a GGUF file under the names of a plan, mapped from the file.
 
-gguf-py knows which name of llama.cpp belongs to a name of a checkpoint. What llama.cpp's converter
-does to a tensor is undone here: the rows of rotary heads are put back in order, which moves whole
-rows and rounds nothing, and norms that multiply with 1 + weight lose the 1.
+What llama.cpp's converter does to a tensor is undone here (gguf_names.py): the rows of rotary heads
+are put back in order, which moves whole rows and rounds nothing, and norms that multiply with
+1 + weight lose the 1.
 """
 
 import mmap
-import re
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,38 +19,17 @@ from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.mapped_safetensors import map_file
 from llmchat.engines.transformers.quantised import gguf_types
+from llmchat.engines.transformers.quantised.gguf_names import (
+    Stored,
+    name_table,
+    stored_as,
+    stored_name,
+)
 from llmchat.engines.transformers.quantised.packing import pack_by_parts
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.tensors import FloatTensors
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.gguf_file import GgufHeader, TensorInfo, read_header
-
-# Architectures whose converter makes rotary pairs adjacent, and those whose norms have the 1.
-_ROTATED = ("llama", "granite", "granitemoe", "mistral3", "smollm3")
-_SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
-_EXPERT = re.compile(r"\.experts\.(\d+)\.")
-# Names that gguf-py does not know: a pattern of ours, and llama.cpp's name within the layer.
-_ALIASES = (
-    (re.compile(r"\.e_score_correction_bias$|\.feed_forward\.expert_bias$"), "exp_probs_b.bias"),
-    (re.compile(r"\.self_attn\.sinks$"), "attn_sinks.weight"),
-    (re.compile(r"\.experts\.\d+\.(?:gate_proj|w1)\.weight$"), "ffn_gate_exps.weight"),
-    (re.compile(r"\.experts\.\d+\.(?:up_proj|w3)\.weight$"), "ffn_up_exps.weight"),
-    (re.compile(r"\.experts\.\d+\.(?:down_proj|w2)\.weight$"), "ffn_down_exps.weight"),
-)
-_LAYER = re.compile(r"\.(\d+)\.")
-
-
-class Stored(NamedTuple):
-    """Where a tensor of the plan is. expert: its place in a stack; heads: whose rotary rows are
-    interleaved; shift: what the converter added; is_kernel: one of a convolution, whose dimension
-    of 1 it left out.
-    """
-
-    name: str
-    expert: int | None = None
-    heads: int = 0
-    shift: float = 0.0
-    is_kernel: bool = False
 
 
 def open_gguf(base: Path, config: Mapping[str, Any]) -> "GgufTensors":
@@ -117,6 +96,8 @@ class GgufTensors(FloatTensors):
         shape = self._infos[stored.name].shape
         if stored.is_kernel and len(shape) == 2:
             return shape[0], 1, shape[1]
+        if stored.norms:
+            return (prod(shape),)
         return shape if stored.expert is None else shape[1:]
 
     def _rows(self, stored: Stored) -> Tensor:
@@ -155,56 +136,17 @@ def _stored(
             f"GGUF files of the architecture `{arch}` do not run in this engine",
             "`--engine gguf` runs them in llama.cpp",
         )
-    table = _name_table(arch, int(config["num_hidden_layers"]))
+    table = name_table(arch, int(config["num_hidden_layers"]))
     found: dict[str, Stored] = {}
     for name in tensor_names(plan):
-        theirs = _theirs(name, table)
+        theirs = stored_name(name, table)
         if theirs in infos:
-            found[name] = _place(name, theirs, arch, infos[theirs], config)
+            found[name] = stored_as(name, theirs, arch, config)
+            _check_expert(found[name], infos[theirs])
     return found
 
 
-def _name_table(arch: str, layers: int) -> Any:
-    import gguf
-
-    numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
-    if arch not in numbers:
-        raise Mismatch(f"the installed gguf package does not know the architecture `{arch}`")
-    return gguf.get_tensor_name_map(numbers[arch], layers)
-
-
-def _theirs(name: str, table: Any) -> str:
-    """llama.cpp's name of a tensor; "" where it has none."""
-    module, _, suffix = name.rpartition(".")
-    found = table.get_name(module) or table.get_name(_EXPERT.sub(".experts.", module))
-    if found and suffix in ("weight", "bias"):
-        return f"{found}.{suffix}"
-    layer = _LAYER.search(name)
-    for pattern, theirs in _ALIASES:
-        if layer and pattern.search(name):
-            return f"blk.{layer[1]}.{theirs}"
-    return ""
-
-
-def _place(
-    name: str, theirs: str, arch: str, info: TensorInfo, config: Mapping[str, Any]
-) -> Stored:
-    expert = _EXPERT.search(name)
-    is_stack = "_exps." in theirs
-    number = int(expert[1]) if expert and is_stack else None
+def _check_expert(stored: Stored, info: TensorInfo) -> None:
+    number = stored.expert
     if number is not None and (len(info.shape) < 2 or number >= info.shape[0]):
-        raise IntegrityError(f"the tensor `{theirs}` has no expert {number}")
-    return Stored(
-        theirs,
-        number,
-        _heads(theirs, config) if arch in _ROTATED else 0,
-        1.0 if arch in _SHIFTED and theirs.endswith("norm.weight") else 0.0,
-        name.endswith(".conv.weight"),
-    )
-
-
-def _heads(theirs: str, config: Mapping[str, Any]) -> int:
-    heads = int(config["num_attention_heads"])
-    if ".attn_q." in theirs:
-        return heads
-    return int(config.get("num_key_value_heads") or heads) if ".attn_k." in theirs else 0
+        raise IntegrityError(f"the tensor `{stored.name}` has no expert {number}")
