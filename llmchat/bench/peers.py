@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmchat.bench import peer_protocol, q8_0
+from llmchat.bench import peer_protocol
 from llmchat.bench.cost import read_per_token
 from llmchat.bench.interleave import Competitor, python_file
 from llmchat.bench.machine import memory_missing
 from llmchat.bench.report import Row
-from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
+from llmchat.engines.checkpoint_files import GGUF_POINTER
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.hub import inspect_folder
@@ -118,20 +118,14 @@ class Peers:
         return file
 
     def _write_q8_0(self, folder: Path, file: Path) -> None:
-        if not q8_0.supports(read_json(folder / "config.json")):
-            raise UsageError(
-                "there is no *Q8_0.gguf next to the model, and llmchat can only write one for"
-                " Llama's architecture"
-            )
+        """In a process of its own, whose memory ends with it."""
+        command = ("-m", "llmchat", "convert", str(folder), "--to", "gguf:Q8_0", "-o", str(file))
         done = subprocess.run(
-            python("-m", "llmchat.bench.q8_0", str(folder), str(file)),
-            capture_output=True,
-            text=True,
-            env=dict(self._world.env),
+            python(*command), capture_output=True, text=True, env=dict(self._world.env)
         )
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["the writer ended early"])[-1]
-            raise UsageError(f"no Q8_0 file can be written: {reason}")
+            reason = (done.stderr.strip().splitlines() or ["the writer ended early"])[0]
+            raise UsageError(f"no Q8_0 file can be written: {reason.removeprefix('error: ')}")
 
     def _plain(self, folder: Path) -> Path:
         """The checkpoint in 16 bits: other programs do not read what points to a GGUF file."""

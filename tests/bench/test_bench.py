@@ -305,34 +305,6 @@ def test_transformers_as_a_peer_measures_the_same_tokens(tiny: Path) -> None:
         process.close()
 
 
-def test_a_q8_0_file_holds_the_same_weights(tiny: Path, tmp_path: Path) -> None:
-    import gguf
-    import numpy as np
-    from safetensors.numpy import load_file
-
-    from llmchat.bench import q8_0
-
-    q8_0.write(tiny, tmp_path / "Q8_0.gguf")
-    reader = gguf.GGUFReader(tmp_path / "Q8_0.gguf")
-    written = {
-        one.name: gguf.quants.dequantize(one.data, one.tensor_type) for one in reader.tensors
-    }
-    original = load_file(tiny / "model.safetensors")
-    assert len(written) == len(original)
-    np.testing.assert_allclose(
-        written["blk.1.ffn_down.weight"], original["model.layers.1.mlp.down_proj.weight"], atol=0.01
-    )
-    # Rotary pairs lie side by side: rows 0 and 8 of a head of 16 become its rows 0 and 1.
-    keys, theirs = (
-        written["blk.0.attn_k.weight"],
-        original["model.layers.0.self_attn.k_proj.weight"],
-    )
-    np.testing.assert_allclose(keys[:4], theirs[[0, 8, 1, 9]], atol=0.01)
-    np.testing.assert_allclose(keys[16:18], theirs[[16, 24]], atol=0.01)
-    assert reader.fields["llama.attention.head_count_kv"].contents() == 2
-    assert not (tmp_path / "Q8_0.gguf.part").exists()
-
-
 # The whole
 
 

@@ -2,8 +2,6 @@
 that the file was made from.
 """
 
-import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from support.tiny_gguf import q8_0, write_gguf
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.tokenizer.files import open_vocabulary
 from llmchat.engines.transformers.families import plan_of, viewed
+from llmchat.engines.transformers.families.differences import differences
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.quantised.packed import unpacked
 from llmchat.engines.transformers.weights import FileTensors, open_tensors
@@ -90,22 +89,6 @@ def test_the_plan_is_the_one_of_the_checkpoint(pair: list[Path]) -> None:
     # models are assumed.
     if read_json(pair[0] / "config.json")["model_type"] not in ("gemma3_text", "smollm3"):
         assert list(differences(found, expected)) == []
-
-
-def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
-    """Where two plans differ."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        if not torch.allclose(one, other):
-            yield path
-    elif dataclasses.is_dataclass(one) and type(one) is type(other):
-        for field in dataclasses.fields(one):
-            values = (getattr(side, field.name) for side in (one, other))
-            yield from differences(*values, f"{path}.{field.name}")
-    elif isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
-        for index, sides in enumerate(zip(one, other, strict=True)):
-            yield from differences(*sides, f"{path}[{index}]")
-    elif one != other:
-        yield f"{path}: {one} {other}"
 
 
 def test_the_tokenizer_makes_the_same_ids(pair: list[Path]) -> None:
