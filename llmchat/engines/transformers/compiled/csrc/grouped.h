@@ -92,42 +92,68 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
         u8x64 unpacked[VECTORS];
         prefetch_ahead(codes, bits * 64);
         unpack_here(piece->matrix, codes, bits, unpacked);
-        for (int64_t r = 0; r < count; r++) {
-            int64_t chunk = piece->first + c;
-            const act_t *q = rows[r].q + chunk * CODE_CHUNK * stride;
-            float scale = rows[r].scale[chunk * stride];
+        int64_t chunk = piece->first + c;
 #pragma GCC unroll 2
-            for (int h = 0; h < halves; h++) {
-                const int32_t *sum = rows[r].sum + 2 * chunk * stride;
-                sums_t sums = sums_from(start_of(grouping->zero, sum, h, halves, stride));
+        for (int h = 0; h < halves; h++) {
+            sums_t sums[2 * TILE_ROWS];
+            /* One column after the other: the products of a row wait for each other. */
+            for (int64_t r = 0; r < count; r++)
+                sums[r] = sums_from(
+                    start_of(grouping->zero, rows[r].sum + 2 * chunk * stride, h, halves, stride));
 #pragma GCC unroll 8
-                for (int v = h * VECTORS / halves; v < (h + 1) * VECTORS / halves; v++)
-                    add_fours(&sums, unpacked + v, load_fours(q + 4 * v * stride, stride));
-                totals[r] =
-                    fused_madd(scaled_sums(sums, scale), piece->scale[c * halves + h], totals[r]);
-            }
+            for (int v = h * VECTORS / halves; v < (h + 1) * VECTORS / halves; v++)
+#pragma GCC unroll 6
+                for (int64_t r = 0; r < count; r++) {
+                    const act_t *q = rows[r].q + (chunk * CODE_CHUNK + 4 * v) * stride;
+                    add_fours(&sums[r], unpacked + v, load_fours(q, stride));
+                }
+            for (int64_t r = 0; r < count; r++)
+                totals[r] = fused_madd(scaled_sums(sums[r], rows[r].scale[chunk * stride]),
+                                       piece->scale[c * halves + h], totals[r]);
         }
     }
     for (int64_t r = 0; r < count; r++) out[r] = totals[r];
 }
 
+#define PIECE_OF_ROWS(bits, halves, rows_, stride_)                                                \
+    case (rows_) * 8 + (stride_):                                                                  \
+        multiply_piece(piece, bits, halves, rows, rows_, stride_, totals);                         \
+        break
+#define OTHER_PIECE(bits, halves)                                                                  \
+    default: multiply_piece(piece, bits, halves, rows, count, stride, totals)
+
 /* One row, or one row in two terms, is what decoding multiplies. */
-#define PIECE_OF(bits, halves)                                                                     \
+#define RARE_PIECE(bits, halves)                                                                   \
     do {                                                                                           \
-        if (count == 1 && stride == 1)                                                             \
-            multiply_piece(piece, bits, halves, rows, 1, 1, totals);                               \
-        else if (count == 2 && stride == 1)                                                        \
-            multiply_piece(piece, bits, halves, rows, 2, 1, totals);                               \
-        else                                                                                       \
-            multiply_piece(piece, bits, halves, rows, count, stride, totals);                      \
+        switch (count * 8 + stride) {                                                              \
+            PIECE_OF_ROWS(bits, halves, 1, 1);                                                     \
+            PIECE_OF_ROWS(bits, halves, 2, 1);                                                     \
+            OTHER_PIECE(bits, halves);                                                             \
+        }                                                                                          \
     } while (0)
 
-#define PIECE_CASE(bits)                                                                           \
+/* Some rows are a draft that is checked, or several answers. */
+#define USUAL_PIECE(bits, halves)                                                                  \
+    do {                                                                                           \
+        switch (count * 8 + stride) {                                                              \
+            PIECE_OF_ROWS(bits, halves, 1, 1);                                                     \
+            PIECE_OF_ROWS(bits, halves, 2, 1);                                                     \
+            PIECE_OF_ROWS(bits, halves, 2, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 3, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 4, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 5, TILE_ROWS);                                             \
+            PIECE_OF_ROWS(bits, halves, 6, TILE_ROWS);                                             \
+            OTHER_PIECE(bits, halves);                                                             \
+        }                                                                                          \
+    } while (0)
+
+/* For groups of 32 or more, and for groups of 16. */
+#define PIECE_CASE(bits, WHOLE, HALVES)                                                            \
     case bits:                                                                                     \
         if (halves == 2)                                                                           \
-            PIECE_OF(bits, 2);                                                                     \
+            HALVES(bits, 2);                                                                       \
         else                                                                                       \
-            PIECE_OF(bits, 1);                                                                     \
+            WHOLE(bits, 1);                                                                        \
         break
 
 static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64_t count,
@@ -135,12 +161,12 @@ static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64
     int halves = piece->matrix->grouping->halves, bits = piece->matrix->grouping->bits;
 #ifdef HAS_COPIES
     switch (bits) {
-        PIECE_CASE(2);
-        PIECE_CASE(3);
-        PIECE_CASE(4);
-        PIECE_CASE(5);
-        PIECE_CASE(6);
-        PIECE_CASE(8);
+        PIECE_CASE(2, RARE_PIECE, RARE_PIECE);
+        PIECE_CASE(3, RARE_PIECE, RARE_PIECE);
+        PIECE_CASE(4, USUAL_PIECE, RARE_PIECE);
+        PIECE_CASE(5, USUAL_PIECE, RARE_PIECE);
+        PIECE_CASE(6, USUAL_PIECE, USUAL_PIECE);
+        PIECE_CASE(8, USUAL_PIECE, RARE_PIECE);
     }
 #else
     multiply_piece(piece, bits, halves, rows, count, stride, totals);
