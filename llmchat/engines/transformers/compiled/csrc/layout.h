@@ -4,7 +4,7 @@
 #include "activations.h"
 #include "attention_shares.h"
 #include "expert_memory.h"
-#include "grouped.h"
+#include "grouped_panels.h"
 #include "model.h"
 #include "sizes.h"
 #include "thread_team.h"
