@@ -18,6 +18,7 @@ from llmchat.commands import (
     bench,
     chat,
     config,
+    connect,
     convert,
     data,
     deploy,
@@ -67,6 +68,7 @@ app.add_typer(memory.app, name="memory")
 app.add_typer(data.app, name="data")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(serve.app)
+app.command()(connect.connect)
 app.add_typer(config.app, name="config")
 app.command()(plugins.plugins)
 app.command()(chat.chat)

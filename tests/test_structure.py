@@ -55,7 +55,7 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
             "dropped_turns", "acting", "answer_record", "chat", "beginning", "answer_form",
             "answer_report")),
     "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "batches", "bench",
-            "api")),
+            "api", "connect")),
     "commands": ("separate", ("commands",)),
     "program": ("separate", ("cli",)),
 }  # fmt: skip

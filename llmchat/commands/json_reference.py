@@ -18,9 +18,11 @@ from msgspec.structs import FieldInfo
 from llmchat.bench.report import Benchmark
 from llmchat.commands.outputs import (
     Answer,
+    ClientSettings,
     IndexFacts,
     IndexHit,
     IndexRow,
+    ListedClient,
     ListedFormat,
     ListedKey,
     ListedPlugin,
@@ -72,6 +74,8 @@ OUTPUTS: dict[str, Any] = {
     "data clean": DataReport,
     "serve keys list": list[ListedKey],
     "ps": list[LoadedModel],
+    "connect": list[ListedClient],
+    "connect CLIENT": ClientSettings,
     "index list": list[IndexRow],
     "index show": IndexFacts,
     "index search": list[IndexHit],

@@ -269,3 +269,54 @@ class IndexFacts(Struct):
     """Its documents; with SOURCE, that one."""
     passages: list[IndexPassage] | UnsetType = UNSET
     """With SOURCE: the passages of the document."""
+
+
+class ListedClient(Struct):
+    """A program that `llmchat connect` knows."""
+
+    name: str
+    """Its name on the command line."""
+    title: str
+    """What it is."""
+    protocol: str
+    """API that it uses: `chat`, `messages` or `responses`."""
+    window: int
+    """Tokens of the smallest context window that is enough for it."""
+    tools: bool
+    """Whether it works by calling tools."""
+    source: str
+    """Where its settings are documented."""
+    tested: str
+    """What was run with it, and when; empty if only its documentation was read."""
+
+
+class ClientFile(Struct):
+    """The settings for one file of a client."""
+
+    path: str
+    """The file; empty for text that belongs into no file of the client."""
+    kind: str
+    """`json`, `yaml`, `toml`, `python` or `shell`."""
+    text: str
+    """The settings, as a new file has them."""
+
+
+class ClientSettings(Struct):
+    """What `llmchat connect CLIENT` found and prints."""
+
+    client: str
+    """Name of the client."""
+    model: str
+    """Name of the model on the server."""
+    url: str
+    """Address of the API."""
+    window: int
+    """Tokens of the model's context window; 0 if unknown."""
+    running: bool
+    """Whether the server answered."""
+    files: list[ClientFile]
+    """The files of the client."""
+    run: str
+    """Command that uses the settings; empty if there is none."""
+    notes: list[str]
+    """What to know or to do."""

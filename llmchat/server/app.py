@@ -19,7 +19,6 @@ from starlette.types import ASGIApp
 
 from llmchat import __version__
 from llmchat.errors import LlmchatError
-from llmchat.presets import Preset
 from llmchat.server import (
     admin,
     conversation_search,
@@ -46,6 +45,7 @@ from llmchat.server.completions import complete
 from llmchat.server.embeddings import embed
 from llmchat.server.errors import UnknownModel, error_body, error_response
 from llmchat.server.limits import RateLimit
+from llmchat.server.loaded_model import ModelSpec
 from llmchat.server.messages_api.errors import MessagesLayer
 from llmchat.server.prompt_workers import PromptWorkers
 from llmchat.server.request_bodies import route_class
@@ -144,15 +144,18 @@ def _add_models(api: FastAPI, state: ServerState) -> None:
     def model(model: str) -> dict[str, Any]:
         if model not in state.catalog.names():
             raise UnknownModel(f"the model `{model[:100]}` does not exist")
-        return _model(model, state) | {"llmchat": _preset(state.catalog.spec(model).preset)}
+        return _model(model, state) | {"llmchat": _details(state.catalog.spec(model))}
 
 
-def _preset(preset: Preset) -> dict[str, Any]:
-    """Beyond OpenAI's API: the sampling defaults of a request, and the model's system prompt."""
-    names = (*PARAMETERS, "max_tokens")
+def _details(spec: ModelSpec) -> dict[str, Any]:
+    """Beyond OpenAI's API: the sampling defaults of a request, the model's system prompt, the
+    tokens that it was trained for (0 if unknown), and whether its own prompt format has tools."""
+    names, preset = (*PARAMETERS, "max_tokens"), spec.preset
     return {
         "sampling": {name: getattr(preset.sampling, name) for name in names},
         "system": preset.system,
+        "trained_context": spec.context or preset.trained_context,
+        "tools": preset.format.has_tools,
     }
 
 

@@ -1,0 +1,89 @@
+"""From a client's name to its settings: check the model, and fill in what the server offers."""
+
+import shlex
+
+from msgspec import Struct
+
+from llmchat.connect.clients import Client, Values, filled
+from llmchat.connect.models import Offered, offered, problems
+from llmchat.connect.setup import Part, home_of, parts
+from llmchat.engines.openai_api.connection import Connection
+from llmchat.errors import Mismatch
+from llmchat.settings import World
+
+# For clients that need a number where nothing reports the window.
+_ASSUMED_WINDOW = 4096
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Prepared(Struct, frozen=True):
+    """The settings of a client. run: the command that uses them. notes: what to know or to do."""
+
+    client: Client
+    model: Offered
+    url: str
+    parts: list[Part]
+    run: str
+    notes: list[str]
+
+
+def prepare(
+    world: World, client: Client, model: str | None, url: str, key: str, *, force: bool
+) -> Prepared:
+    """The settings for a client, and this model at this address. Writes nothing.
+
+    Raises Mismatch if the model is not enough for the client, unless `force`.
+    """
+    connection = Connection(url, key)
+    try:
+        found = offered(world, connection, model)
+    finally:
+        connection.close()
+    lacks = problems(client, found)
+    if lacks and not force:
+        raise Mismatch(lacks[0], _way_out(client, found))
+    values = _values(world, found, connection, key)
+    run = str(filled(client.run, {"model": found.name}))
+    notes = [*lacks, *_notes(client, found, connection, model)]
+    return Prepared(client, found, connection.base, parts(client, values, world), run, notes)
+
+
+def _values(world: World, model: Offered, connection: Connection, key: str) -> Values:
+    window = model.window or _ASSUMED_WINDOW
+    return Values(
+        model=model.name,
+        url=connection.base,
+        root=connection.root,
+        window=window,
+        output=min(window // 4, 8192),
+        home=home_of(world),
+        key=key or "none",
+    )
+
+
+def _way_out(client: Client, model: Offered) -> str:
+    if model.longest >= client.window > model.window:
+        serve = f"llmchat serve -m {shlex.quote(model.given)} --context {client.window}"
+        return f"`{serve}` makes it that large; --force goes on as it is"
+    return "-m chooses another model; --force goes on as it is"
+
+
+def _notes(client: Client, model: Offered, connection: Connection, given: str | None) -> list[str]:
+    notes = [client.notes] if client.notes else []
+    if not model.window:
+        notes.append(
+            f"the window of {model.name} is not known yet; it is written as"
+            f" {_ASSUMED_WINDOW:,} tokens"
+        )
+    if not model.running:
+        notes.append(f"no server answers at {connection.base}; {_start(model, connection)}")
+    return notes
+
+
+def _start(model: Offered, connection: Connection) -> str:
+    """How to start the server that is missing."""
+    host, _, port = connection.host.rpartition(":")
+    if host not in _LOOPBACK:
+        return "check the address in --url"
+    more = f" --port {port}" if port != "8000" else ""
+    return f"start it with `llmchat serve -m {shlex.quote(model.given)}{more}`"

@@ -1,0 +1,65 @@
+"""What a client must be told, ready to be printed or written: texts and places of its files."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from llmchat.connect.clients import Client, ConfigFile, Values, filled
+from llmchat.connect.merge import rendered, with_defaults
+from llmchat.settings import World
+
+
+class Part(Struct, frozen=True):
+    """The settings for one file of a client, and its text if it is new.
+
+    path: None for a text that belongs into no file of the client.
+    """
+
+    file: ConfigFile
+    path: Path | None
+    text: str
+    settings: Any = None
+
+
+def parts(client: Client, values: Values, world: World) -> list[Part]:
+    """The files of a client, filled in."""
+    known = msgspec.structs.asdict(values)
+    return [_part(file, known, world) for file in client.files]
+
+
+def home_of(world: World) -> str:
+    return world.env.get("HOME") or str(Path.home())
+
+
+def _part(file: ConfigFile, known: Mapping[str, Any], world: World) -> Part:
+    if file.text:
+        return Part(file, None, _as_program(file, known))
+    settings = filled(file.settings, known)
+    text = rendered(with_defaults(settings, file, {}), file.kind)
+    return Part(file, _place(file, world), text, settings)
+
+
+def _as_program(file: ConfigFile, known: Mapping[str, Any]) -> str:
+    """The text with each value as a literal of its language."""
+    literal = _LITERALS[file.kind]
+    return re.sub(r"\{(\w+)\}", lambda found: literal(str(known[found[1]])), file.text)
+
+
+_LITERALS: dict[str, Callable[[str], str]] = {"python": json.dumps, "shell": shlex.quote}
+
+
+def _place(file: ConfigFile, world: World) -> Path:
+    """Where the file is on this platform, in the home of this world."""
+    path = file.path.get(sys.platform) or file.path["other"]
+    if folder := world.env.get(file.variable):
+        return Path(folder) / Path(path).name
+    home = home_of(world)
+    config = world.env.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    return Path(path.replace("{config}", config).replace("~", home, 1))
