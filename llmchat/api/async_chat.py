@@ -9,7 +9,8 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from llmchat.answer_report import SentWindow
 from llmchat.api.answer import Answer
-from llmchat.api.chat import Chat, Material
+from llmchat.api.answering import Material
+from llmchat.api.chat import Chat
 from llmchat.api.opening import open_chat
 from llmchat.api.stream import Running
 from llmchat.chat import Event

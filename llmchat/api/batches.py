@@ -17,13 +17,15 @@ from llmchat.api.place import here
 from llmchat.batches import Line, Outcome, Results, Work, lines_of, run
 from llmchat.batches.reading import Reader, count_lines
 from llmchat.batches.results import Sink
+from llmchat.batches.roles import check_role, role_of_batch
 from llmchat.batches.rows import Row, Sent, Tokens
 from llmchat.batches.template import Template
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.models.open_model import OpenModel
 from llmchat.models.opener import ModelOpener
 from llmchat.models.structures import check_for
-from llmchat.settings import World
+from llmchat.roles import Role
+from llmchat.settings import World, resolve
 
 T = TypeVar("T")
 # A file, or prompts: texts, and mappings as the lines of `llmchat batch`.
@@ -109,11 +111,12 @@ def batch(
     """
     world = world or here()
     filled = Template(template) if template is not None else None
-    lines = _lines(prompts, filled, world)
+    _check_prompts(prompts)
     with ExitStack() as stack:
-        opened, form = _opened(stack, model, schema, world, options)
+        opened, form, role = _opened(stack, model, schema, world, options)
         sampling = replace(opened.preset.sampling, structure=form.structure)
-        work = Work(opened, sampling, n, parallel, sampling.seed or 0, template or "")
+        work = Work(opened, sampling, n, parallel, sampling.seed or 0, template or "", role)
+        lines = _lines(prompts, filled, role, world)
         sink: Sink = Results(Path(output).expanduser(), work.fingerprint) if output else _Kept()
         stack.callback(sink.close)
         outcome = run(work, lines, sink, world, total=_total(prompts), quiet=quiet)
@@ -147,21 +150,23 @@ class _Kept:
             yield msgspec.to_builtins(row)
 
 
-def _lines(prompts: Prompts, template: Template | None, world: World) -> Iterator[Line]:
-    if isinstance(prompts, str | Path):
-        path = Path(prompts).expanduser()
-        if not path.is_file():
-            raise UsageError(
-                f"there is no file {prompts}", "prompts that are not in a file come as a list"
-            )
-        return lines_of(world, str(path), template)
-    return _lines_in_memory(prompts, template)
+def _check_prompts(prompts: Prompts) -> None:
+    """Raise UsageError for a file that is not there, before a model is loaded."""
+    if isinstance(prompts, str | Path) and not Path(prompts).expanduser().is_file():
+        raise UsageError(
+            f"there is no file {prompts}", "prompts that are not in a file come as a list"
+        )
 
 
-def _lines_in_memory(
-    prompts: Iterable[str | Mapping[str, Any]], template: Template | None
+def _lines(
+    prompts: Prompts, template: Template | None, role: Role | None, world: World
 ) -> Iterator[Line]:
-    reader = Reader(template)
+    if isinstance(prompts, str | Path):
+        return lines_of(world, str(Path(prompts).expanduser()), template, role)
+    return _lines_in_memory(prompts, Reader(template, role))
+
+
+def _lines_in_memory(prompts: Iterable[str | Mapping[str, Any]], reader: Reader) -> Iterator[Line]:
     for number, one in enumerate(prompts, 1):
         value = {"prompt": one, "text": one} if isinstance(one, str) else one
         try:
@@ -186,8 +191,8 @@ def _opened(
     schema: Any,
     world: World,
     options: Mapping[str, Any],
-) -> tuple[OpenModel, Form[Any]]:
-    """The model, until the stack is closed, and the form of the answers."""
+) -> tuple[OpenModel, Form[Any], Role | None]:
+    """The model, until the stack is closed, the form of the answers, and what is asked in."""
     given = checked(options)
     if isinstance(model, Chat):
         if given:
@@ -195,15 +200,21 @@ def _opened(
                 f"the chat has its own options, so `{next(iter(given))}` cannot be given",
                 "`chat.set(…)` changes its settings",
             )
-        opened, form = stack.enter_context(model.lent())
+        opened, form, role = stack.enter_context(model.lent())
+        if role is not None:
+            check_role(role)
         form = form if schema is None else form_of(schema)
         check_for(form.structure, opened.preset.engine, opened.engine)
-        return opened, form
-    form = form_of(schema)
-    asked = given | {"model": model} | ({"schema": as_option(form)} if schema is not None else {})
-    opened = ModelOpener(world, asked).open()
+        return opened, form, role
+    form, asked = form_of(schema), given | {"model": model}
+    if schema is not None:
+        asked["schema"] = as_option(schema, form)
+    role = role_of_batch(resolve(world, asked).options.role, world.own_roles)
+    opened = ModelOpener(world, asked, role=role.options() if role else {}).open()
     stack.callback(opened.engine.unload)
-    return opened, form if schema is not None else form_of(opened.preset.sampling.structure)
+    if schema is None:
+        form = form_of(opened.preset.sampling.structure)
+    return opened, form, role
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, Any]]:

@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any, TypeVar, overload
 
 from llmchat import chat as chats
-from llmchat.api.chat import Chat, log
+from llmchat.api.answering import log
+from llmchat.api.chat import Chat
 from llmchat.api.forms import Form, form_of
 from llmchat.api.functions import FunctionTool
 from llmchat.api.place import here
 from llmchat.api.shared_model import SharedModel
-from llmchat.beginning import begin
+from llmchat.beginning import begin, role_of
 from llmchat.calls import Call
 from llmchat.errors import UsageError
 from llmchat.history import History, Session
@@ -23,6 +24,7 @@ from llmchat.models import saved_kv
 from llmchat.models.embedding import embedder_here
 from llmchat.models.opener import ModelOpener
 from llmchat.models.sessions import options_of_session, saved_history
+from llmchat.roles import Role, with_role
 from llmchat.settings import World, checked_option, resolve
 from llmchat.tools import Tool
 from llmchat.tools.opening import open_toolbox
@@ -78,7 +80,7 @@ def open_chat(
     tools: functions, and names of built-in tools, which `allow=[…]` lets run. confirm: is asked
     about calls of built-in tools that `allow` does not cover.
     options: every option that a flag of `llmchat chat` sets, such as `temperature=0`, `max_tokens`,
-    `adapter`, `weights`, `device`, `context`, `url` or `docs`.
+    `role`, `adapter`, `weights`, `device`, `context`, `url` or `docs`.
     world: folders, environment and streams, by default those of the process.
     """
     from llmchat.process.startup import disable_telemetry, limit_spinning
@@ -88,7 +90,7 @@ def open_chat(
     form = form_of(schema)
     given = checked(options) | {"model": model, "system": system}
     if schema is not None:
-        given["schema"] = as_option(form)
+        given["schema"] = as_option(schema, form)
     offered = list(tools)
     opening = Opening(world or here(), given, offered, confirm, save=save or session is not None)
     return opening.open(form, session)
@@ -104,16 +106,12 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     return dict(checked_option(name, value) for name, value in given.items())
 
 
-def as_option(form: Form[Any]) -> str:
-    """A form as the option `schema` has it."""
+def as_option(schema: Any, form: Form[Any]) -> str:
+    """What `schema=` was given, as the option `schema` has it."""
+    if isinstance(schema, str):
+        return schema
     structure = form.structure
-    if structure is None:
-        return "off"
-    if structure.kind == "json":
-        return "json"
-    if structure.kind == "grammar":
-        raise UsageError("a grammar is given as `grammar FILE`")
-    return f"{structure.kind} {structure.source}"
+    return f"{structure.kind} {structure.source}".strip() if structure else "off"
 
 
 class Opening:
@@ -137,20 +135,33 @@ class Opening:
         self._settings = resolve(world, self._given)
         offline = self._settings.options.offline
         self.world = world.in_offline_mode() if offline else world
+        self.role: Role | None = None
+        self._kept: Mapping[str, Any] = self._given
 
     def open(self, form: Form[Any], session: str | None) -> Chat[Any]:
         """Load the model, and begin a chat or go on with a session."""
         earlier = self._earlier(session) if session else None
+        sets = self._use_role(earlier)
         opens = dict(earlier.opens) if earlier else {}
         if earlier and not earlier.opens and not self._given.get("model"):
             self._given |= options_of_session(earlier, self.world) or {}
-        opener = ModelOpener(self.world, self._given, earlier.id if earlier else None, opens)
+        name = earlier.id if earlier else None
+        opener = ModelOpener(self.world, self._given, name, opens, sets)
         model = SharedModel(opener.open())
         try:
             return self.chat(model, form, earlier)
         except BaseException:
             model.opened.engine.unload()
             raise
+
+    def _use_role(self, earlier: Session | None) -> dict[str, Any]:
+        """Ask in the role of the options, or of the session; returns the options that it sets."""
+        self.role, sets = role_of(self.world, self._settings, earlier, log.warning)
+        filled = with_role(sets, self._given)
+        by_argument = self._settings.origins["role"] == "flag"
+        self._kept = filled if by_argument else self._given
+        self._settings = resolve(self.world, filled)
+        return sets
 
     def chat(
         self,
@@ -162,7 +173,8 @@ class Opening:
         """A chat with a model that is loaded. settings: changed in the chat that it comes from."""
         with ExitStack() as stack:
             history = self.saved_history(stack) if self._save else stack.enter_context(_unsaved())
-            talk = begin(model.opened, history, earlier, self._settings, self._given)
+            talk = begin(model.opened, history, earlier, self._settings, self._kept)
+            talk.role = self.role.spec if self.role else ""
             if settings:
                 talk.set(settings)
             talk.tools = self._toolbox(stack)

@@ -15,11 +15,13 @@ E = TypeVar("E")
 class Slot:
     """What an answer in progress and its chat share: how to cancel it, and how it ended.
 
-    It does not keep the answer alive: one that nobody holds any more is cancelled.
+    It does not keep the answer alive: one that nobody holds any more is cancelled. is_last: whether
+    the answer is that of the last turn of a role.
     """
 
     def __init__(self) -> None:
         self.answer: Answer[Any] | None = None
+        self.is_last = False
         self._items: Callable[[], Generator[Any] | None] = lambda: None
 
     def hold(self, items: Generator[Any]) -> None:

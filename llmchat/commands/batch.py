@@ -127,18 +127,9 @@ def _check(source: str, output: str) -> None:
 
 
 def _role(ctx: typer.Context, world: World) -> "Role | None":
-    """The role of a batch, whose lines may give it values. Raises UsageError for more than that."""
-    from llmchat.roles import chosen_role
+    from llmchat.batches.roles import role_of_batch
 
-    spec = resolve(world, options.given(ctx)).options.role
-    role = chosen_role(spec, world.own_roles, complete=False)
-    more = {"turns": role.turns, "tools": role.tools, "docs": role.docs} if role else {}
-    if role and (has := [name for name, value in more.items() if value]):
-        raise UsageError(
-            f"the role `{role.name}` has {' and '.join(has)}, which a batch does not use",
-            "a batch asks one question a line; `llmchat chat` uses such a role",
-        )
-    return role
+    return role_of_batch(resolve(world, options.given(ctx)).options.role, world.own_roles)
 
 
 def _work(ctx: typer.Context, world: World, role: "Role | None", structure: str | None) -> "Work":

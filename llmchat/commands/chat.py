@@ -1,6 +1,5 @@
 """`llmchat chat`: the model of the flags, or of an earlier session, answers once or in a REPL."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from llmchat.history import History, Session
     from llmchat.models.open_model import OpenModel
     from llmchat.models.opener import ModelOpener
-    from llmchat.roles import Role
     from llmchat.tools.web.settings import WebSettings
 
 
@@ -70,7 +68,7 @@ def chat(
     **shared: Any,
 ) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
-    from llmchat.beginning import begin
+    from llmchat.beginning import begin, role_of
     from llmchat.commands import one_shot
     from llmchat.memory.facts import Facts
     from llmchat.memory.meaning import Meaning
@@ -96,7 +94,7 @@ def chat(
         stack.enter_context(orderly_end())
         history = stack.enter_context(open_history(world, settings))
         earlier = _earlier_session(history, session, last=continue_)
-        role, sets = _role_of(world, settings, earlier, note)
+        role, sets = role_of(world, settings, earlier, note)
         if earlier:
             given |= _flags_of_session(earlier, settings, world, quiet=quiet)
         flags = with_role(sets, given)
@@ -162,23 +160,6 @@ def chat(
             )
             _keep(talk, world)
         raise typer.Exit(code)
-
-
-def _role_of(
-    world: World, settings: Settings, earlier: "Session | None", note: Callable[[str], None]
-) -> "tuple[Role | None, dict[str, Any]]":
-    """The role of a chat and the options that it sets.
-
-    A flag goes before the role of an earlier session, which goes before a variable and the file.
-    """
-    from llmchat.models.sessions import role_of_session
-    from llmchat.roles import chosen_role, kept_options
-
-    if earlier and settings.origins["role"] != "flag":
-        role = role_of_session(earlier, world, note)
-        return role, kept_options(role) if role else {}
-    role = chosen_role(settings.options.role, world.own_roles)
-    return role, role.options() if role else {}
 
 
 def _check_answers(question: "Message | None", *, extract: bool) -> None:

@@ -1,0 +1,28 @@
+"""The role of a batch: it words each prompt."""
+
+from pathlib import Path
+
+from llmchat.errors import UsageError
+from llmchat.roles import Role, chosen_role
+
+
+def role_of_batch(spec: str | None, own: Path) -> Role | None:
+    """The role that an option names; a line may give the values that it lacks. own: the folder of
+    the user's roles.
+
+    Raises UsageError as `check_role` does.
+    """
+    role = chosen_role(spec, own, complete=False)
+    if role:
+        check_role(role)
+    return role
+
+
+def check_role(role: Role) -> None:
+    """Raise UsageError for a role that has more than a batch uses."""
+    more = {"turns": role.turns, "tools": role.tools, "docs": role.docs}
+    if has := [name for name, value in more.items() if value]:
+        raise UsageError(
+            f"the role `{role.name}` has {' and '.join(has)}, which a batch does not use",
+            "a batch asks one question a line; `llmchat chat` uses such a role",
+        )
