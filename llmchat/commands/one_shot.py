@@ -46,7 +46,7 @@ def question(
     """The user's message from piped text, files and PROMPT; None to open a chat at a terminal.
 
     With a PROMPT, piped text and files are its material; without one, piped text is the question.
-    A role whose prompt has no place for a question is like a PROMPT.
+    A role whose prompt has no place for a question is like a PROMPT; an empty PROMPT asks it alone.
     """
     asks = bool(role and role.prompt and not role.takes_input)
     piped = "" if world.stdin.isatty() else world.read_text("-", MOST_ASKED).strip()
@@ -59,7 +59,7 @@ def question(
     if world.interactive and not text and prompt is None and not any(one[1] for one in texts):
         return None
     texts = [one for one in texts if one[1]]
-    if not text and not texts and not asks:
+    if not text and not texts and not (asks and prompt == ""):
         raise UsageError(
             "there is no question: stdin is empty and no PROMPT was given",
             '`llmchat chat "…"` asks one, a terminal opens a chat',

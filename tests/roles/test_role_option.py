@@ -63,7 +63,11 @@ def test_piped_text_is_material_of_a_prompt_without_input(home: Path) -> None:
         assert session
         question = history.conversation(session.id).spoken[0]
     assert (question.text, question.input) == ("Look at this.", "a diff")
-    assert asked(ask(home, "--role", "bare")) == "Look at this."
+    assert asked(ask(home, "--role", "bare", "")) == "Look at this."
+
+
+def test_an_empty_pipe_is_not_a_question(home: Path) -> None:
+    assert "there is no question: stdin is empty" in fails(home, "--role", "bare")
 
 
 def test_role_comes_from_the_variable_and_off_uses_none(home: Path) -> None:
