@@ -74,11 +74,12 @@ def unset_config(ctx: typer.Context, key: _Key) -> None:
 
 @app.command("path")
 def config_path(ctx: typer.Context) -> None:
-    """Where settings, presets and history are kept."""
+    """Where settings, presets, roles and history are kept."""
     world: World = ctx.obj
     paths = {
         "config": world.config_file,
         "presets": world.own_presets,
+        "roles": world.own_roles,
         "history": world.history_file,
         "cache": world.cache,
     }

@@ -108,16 +108,24 @@ def test_error_leaves_the_chat_as_it_was(repl: Repl) -> None:
     assert repl.state.opener.options().system == "Translate."
 
 
-def test_model_of_a_role_is_opened_and_stays(repl: Repl) -> None:
-    repl.state.opener = ModelOpener(repl.state.world, {"model": "smollm2", "engine": "scripted"})
+def test_model_of_a_role_is_opened_and_closed_with_it(repl: Repl) -> None:
+    chat = repl.state.chat
+    repl.state.opener = ModelOpener(repl.state.world, {"engine": "scripted"})
     opened = repl.state.opener.open()
-    repl.state.chat.switch_model(opened.preset, opened.engine, {}, opened.opens)
-    engine = repl.state.chat.engine
-    type_in(repl, "/role tr")
-    assert repl.state.chat.engine is engine
-    type_in(repl, "/model other")
-    assert repl.state.chat.preset.name == "other" and repl.state.chat.sampling.temperature == 0.5
-    assert repl.state.chat.role == "tr"
+    chat.switch_model(opened.preset, opened.engine, {}, opened.opens)
+    type_in(repl, "Hi", "/role tr")
+    assert chat.engine is opened.engine
+    type_in(repl, "/role other")
+    assert chat.preset.name == "other" and chat.engine is not opened.engine
+    assert len(chat.conversation.spoken) == 2
+    type_in(repl, "/role off")
+    assert chat.preset.name == "smollm2" and chat.role == ""
+
+
+def test_another_model_keeps_the_role(repl: Repl) -> None:
+    chat = repl.state.chat
+    type_in(repl, "/role tr", "/model other")
+    assert (chat.preset.name, chat.sampling.temperature, chat.role) == ("other", 0.5, "tr")
 
 
 def test_list_shows_every_role(repl: Repl) -> None:
