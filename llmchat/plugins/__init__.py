@@ -50,6 +50,7 @@ KINDS = {
 }
 # Which packages can be imported is a fact of the process, and so is whether they count.
 _switched_off = False
+_HINT = "LLMCHAT_TRACEBACK=1 shows where; LLMCHAT_NO_PLUGINS=1 runs without plugins"
 
 
 class PluginError(LlmchatError):
@@ -157,20 +158,19 @@ def fault_in(error: BaseException) -> PluginError | None:
 
     With several, the innermost one.
     """
-    plugins = {offer.module.partition(".")[0]: offer for offer in reversed(installed())}
+    plugins = {offer.module.partition(".")[0]: offer.package for offer in installed()}
     trace, found = error.__traceback__, None
     while trace is not None:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         found = plugins.get(module.partition(".")[0]) or found
         trace = trace.tb_next
-    return fault(found, _in_words(error)) if found else None
+    return PluginError(f"the plugin `{found}` failed: {_in_words(error)}", _HINT) if found else None
 
 
 def fault(offer: Offer, cause: str, hint: str = "") -> PluginError:
     """The error of a plugin, in one line."""
-    usual = "LLMCHAT_TRACEBACK=1 shows where; LLMCHAT_NO_PLUGINS=1 runs without plugins"
     line = f"the plugin `{offer.package}` does not work ({offer}): {cause}"
-    return PluginError(line, hint or usual)
+    return PluginError(line, hint or _HINT)
 
 
 def _in_words(error: BaseException) -> str:

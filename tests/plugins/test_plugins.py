@@ -130,7 +130,9 @@ def test_an_exception_is_traced_to_its_plugin(packages: Packages) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         llmchat_a.fail(lambda: 1 / 0)
     found = plugins.fault_in(caught.value)
-    assert found and found.message == f"{FAULT}ZeroDivisionError: division by zero"
+    assert found and found.message == (
+        "the plugin `llmchat-a` failed: ZeroDivisionError: division by zero"
+    )
     assert plugins.fault_in(ValueError("elsewhere")) is None
 
 

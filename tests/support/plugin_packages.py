@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from llmchat import plugins
+
 HEAD = "from llmchat.plugins.hooks import hookimpl\n"
 
 
@@ -28,6 +30,7 @@ class Packages:
         lines = (one if "=" in one else f"{one} = {module}" for one in entries)
         text = "\n".join(["[console_scripts]", "other = x:y", "[llmchat.plugins]", *lines])
         (facts / "entry_points.txt").write_text(text, "utf-8")
+        plugins._installed.cache_clear()
 
 
 @pytest.fixture

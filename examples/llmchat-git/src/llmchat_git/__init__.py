@@ -1,0 +1,1 @@
+"""Git in llmchat: a command, a slash command, tools and a loader of training data."""
