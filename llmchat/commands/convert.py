@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from llmchat.commands import options
-from llmchat.errors import UsageError
 from llmchat.settings import World
 
 
@@ -24,7 +23,8 @@ def convert(
         typer.Option(
             "--to",
             metavar="FORM",
-            help="gguf:KIND, where KIND is F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1 or Q4_0.",
+            help="gguf:KIND, for other programs (F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0); or"
+            " int4, a folder for llmchat on other machines.",
         ),
     ],
     output: Annotated[
@@ -33,17 +33,17 @@ def convert(
             "--output",
             "-o",
             metavar="PATH",
-            help="The file; by default NAME-KIND.gguf in the current folder.",
+            help="The file or folder; by default NAME-KIND in the current folder.",
         ),
     ] = "",
     base: options.Base = None,
     adapter: options.Adapter = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier copy.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a copy of a model for other programs: a GGUF file, which llama.cpp runs.
 
-    The adapters of the model are merged. Tokenizer, chat template and licence go into the file.
+    The adapters of the model are merged. Tokenizer, chat template and licence go into the copy.
     """
     from llmchat.models import convert as converting
     from llmchat.models.opener import preset_of
@@ -54,14 +54,7 @@ def convert(
     kind = converting.kind_named(to)
     preset = preset_of(world, model=model, base=base, adapter=adapter)
     target = Path(output).expanduser() if output else converting.default_target(preset, kind)
-    _check_free(target, force=force)
+    converting.check_free(target, kind, force=force)
     progress = NoProgress() if quiet else ByteProgress(world)
     size = converting.convert(preset, kind, target, world, progress)
     print(f"{target}: {byte_count(size, decimals=0)}; llmchat chat -m {target}", file=world.stderr)
-
-
-def _check_free(target: Path, *, force: bool) -> None:
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder", "-o names the file")
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists", "--force replaces it")

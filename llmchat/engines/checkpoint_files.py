@@ -14,6 +14,10 @@ from llmchat.parse_guard import reading, reason
 
 # Names the GGUF file whose weights a folder describes: files, kind (`Q4_K_M`), size in bytes.
 GGUF_POINTER = "gguf.json"
+# Weights in the layout of the compiled step, and the table that describes them.
+PACKED_DATA, PACKED_TABLE = "packed.bin", "packed.json"
+# The key of a config.json that names the version of this layout; of a converted folder.
+PACKED_KEY, PACKED_VERSION = "llmchat_packed", 1
 # Context of a checkpoint whose config.json names none.
 _CONTEXT = 2048
 # Where positions are relative (T5) or the past is a recurrent state (RWKV), the number in

@@ -20,6 +20,7 @@ from llmchat.hub.http import get
 from llmchat.hub.inspection import Inspection
 from llmchat.hub.integrity import damaged_files
 from llmchat.hub.local import find_path, receipt_here
+from llmchat.hub.packed_folder import weights_of_packed
 from llmchat.hub.pulled_gguf import canonical, gguf_here
 from llmchat.hub.remote import Listing
 from llmchat.hub.repo import choose, intact_receipt, is_weights, list_repo, read_object
@@ -67,8 +68,10 @@ def inspect_folder(checkpoint: Checkpoint, **more: Any) -> Inspection:
         for name in _SMALL
         if (folder / name).is_file()
     }
-    shapes, quantised = weights_of_pointer(folder) or weight_facts(
-        _with_quantisation(small), headers.facts_of_folder(folder)
+    shapes, quantised = (
+        weights_of_pointer(folder)
+        or weights_of_packed(folder)
+        or weight_facts(_with_quantisation(small), headers.facts_of_folder(folder))
     )
     return Inspection(
         checkpoint.source,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from llmchat.engines.checkpoint_files import PACKED_DATA
 from llmchat.errors import Mismatch, ModelNotFound
 from llmchat.gguf_file import parts_of
 from llmchat.hub import local_store
@@ -61,9 +62,8 @@ def find_path(source: Source, world: World) -> Checkpoint:
     """The folder itself, or what a pull converted it to. Raises ModelNotFound before that."""
     path = _existing(source)
     if _usable(path):
-        return Checkpoint(
-            path, source, "", sum(file.stat().st_size for file in path.glob("*.safetensors"))
-        )
+        files = [*path.glob("*.safetensors"), *path.glob(PACKED_DATA)]
+        return Checkpoint(path, source, "", sum(file.stat().st_size for file in files))
     receipt = local_store.read_receipt(_stamped(source, path), world)
     if receipt is None:
         as_it_is = "; --engine gguf needs no unpacking" if path.is_file() else ""

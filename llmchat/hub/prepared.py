@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
+from llmchat.engines.checkpoint_files import PACKED_TABLE
 from llmchat.errors import IntegrityError, LlmchatError
 from llmchat.hub import local_store, locks
 from llmchat.hub.local import find
@@ -28,7 +29,7 @@ VERSION = 1
 _RECORD = "prepared.json"
 # Files that a copy takes from its checkpoint, besides weights and config.
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*", "USE_POLICY*")
-_NOT_COPIED = ("config.json", "adapter_config.json", "*.index.json", _RECORD)
+_NOT_COPIED = ("config.json", "adapter_config.json", "*.index.json", PACKED_TABLE, _RECORD)
 # Files of a user's own folder whose change makes a new copy necessary.
 _STAMPED = ("*.safetensors", "config.json", "adapter_config.json")
 
@@ -133,7 +134,7 @@ def make_copy(
         if found := find_copy(recipe, world):
             return found
         writing = start()
-        copied = _files_to_copy(base.path)
+        copied = files_beside_weights(base.path)
         _remove_stale(recipe, world)
         local_store.need_room(
             folder.parent, writing.size + sum(path.stat().st_size for path in copied)
@@ -244,7 +245,7 @@ def _folder_of(recipe: CopyRecipe, world: World) -> Path:
     return _folder(world) / f"{local_store.readable_key(recipe.base.source)}-{digest}"
 
 
-def _files_to_copy(folder: Path) -> list[Path]:
+def files_beside_weights(folder: Path) -> list[Path]:
     """The files that a copy takes from its checkpoint: tokenizer, template, settings, licence."""
     found = {path for pattern in _COPIED for path in folder.glob(pattern) if path.is_file()}
     return sorted(path for path in found if not any(path.match(pattern) for pattern in _NOT_COPIED))

@@ -1,13 +1,23 @@
-"""`llmchat convert`: a copy of a model for other programs."""
+"""`llmchat convert`: a copy of a model, for other programs or for llmchat on other machines."""
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from llmchat.engines.checkpoint_files import chat_template
-from llmchat.errors import OutOfResources, UsageError, any_of
-from llmchat.hub import Checkpoint, licence_of
+from llmchat.engines.checkpoint_files import (
+    GGUF_POINTER,
+    PACKED_KEY,
+    PACKED_TABLE,
+    PACKED_VERSION,
+    chat_template,
+    read_json,
+)
+from llmchat.errors import Mismatch, OutOfResources, UsageError, any_of
+from llmchat.hub import Checkpoint, files_beside_weights, licence_of, size_of
+from llmchat.hub.local_store import fresh_folder
+from llmchat.hub.safe_copy import copy_beside
 from llmchat.models.locate import find_checkpoint, sources, title
 from llmchat.models.weight_names import stored_kind
 from llmchat.output.formatting import byte_count
@@ -16,14 +26,14 @@ from llmchat.presets import Preset
 from llmchat.settings import World
 
 GGUF_KINDS = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-_PREFIX = "gguf:"
-FORMS = tuple(f"{_PREFIX}{kind}" for kind in GGUF_KINDS)
+INT4, _PREFIX = "int4", "gguf:"
+FORMS = (INT4, *(f"{_PREFIX}{kind}" for kind in GGUF_KINDS))
 # Kinds that hold every number of a quantised file.
 _WIDE = ("F32", "F16", "BF16")
 
 
 def kind_named(form: str) -> str:
-    """`Q8_0` of `gguf:q8_0`. Raises UsageError for any other form."""
+    """`Q8_0` of `gguf:q8_0`, or `int4`. Raises UsageError for any other form."""
     found = next((known for known in FORMS if known.lower() == form.lower()), None)
     if found is None:
         raise UsageError(f"cannot convert to `{form}`", f"--to takes {any_of(FORMS)}")
@@ -31,25 +41,54 @@ def kind_named(form: str) -> str:
 
 
 def default_target(preset: Preset, kind: str) -> Path:
-    """A file in the current folder, named after the model."""
+    """A file or a folder in the current folder, named after the model."""
     name = Path(title(preset)).name.removesuffix(".gguf")
-    return Path(f"{name}-{kind}.gguf")
+    return Path(f"{name}-{kind}" if kind == INT4 else f"{name}-{kind}.gguf")
+
+
+def check_free(target: Path, kind: str, *, force: bool) -> None:
+    """Raise UsageError where the target cannot be written, or is there and must not be replaced."""
+    if kind != INT4 and target.is_dir():
+        raise UsageError(f"{target} is a folder", "-o names the file")
+    if kind == INT4 and target.exists() and not _is_replaceable(target):
+        raise UsageError(f"{target} is there, and is not a converted folder", "-o names another")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists", "--force replaces it")
+
+
+def _is_replaceable(target: Path) -> bool:
+    """Whether nothing but an earlier copy would be lost."""
+    return target.is_dir() and ((target / PACKED_TABLE).exists() or not any(target.iterdir()))
 
 
 def convert(preset: Preset, kind: str, target: Path, world: World, progress: Progress) -> int:
-    """Write a model with its adapters merged as a GGUF file, which appears when it is complete;
-    returns its bytes.
+    """Write a model with its adapters merged: a GGUF file of the kind, or a folder of int4 weights.
+    It appears when it is complete. Returns its bytes.
 
-    Raises Mismatch for a model that GGUF cannot express, OutOfResources for a full disk.
+    Raises Mismatch for a model that the form cannot express, OutOfResources for a full disk.
     """
-    from llmchat.engines.transformers.gguf_export import Export
-
     parts = [find_checkpoint(source, preset, world) for source in sources(preset)]
     if not parts:
         raise UsageError(f"{preset.name} runs on a server: its weights are not on this machine")
+    if kind == INT4:
+        return _write_int4(preset, parts, target, progress)
+    general = _general(preset, parts, world)
+    return _write_gguf(preset, parts, kind, target, general, progress)
+
+
+def _write_gguf(
+    preset: Preset,
+    parts: Sequence[Checkpoint],
+    kind: str,
+    target: Path,
+    general: Mapping[str, str],
+    progress: Progress,
+) -> int:
+    from llmchat.engines.transformers.gguf_export import Export
+
     base, *adapters = parts
     folders = [adapter.path for adapter in adapters]
-    export = Export(base.path, folders, preset.adapter_scale, kind, _general(preset, parts, world))
+    export = Export(base.path, folders, preset.adapter_scale, kind, general)
     for note in (*_rounding(base, kind), *export.notes):
         progress.note(note)
     _need_room(target, export.size)
@@ -63,6 +102,47 @@ def convert(preset: Preset, kind: str, target: Path, world: World, progress: Pro
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
     return target.stat().st_size
+
+
+def _write_int4(
+    preset: Preset, parts: Sequence[Checkpoint], target: Path, progress: Progress
+) -> int:
+    from llmchat.engines.transformers.prepared_checkpoint import Preparation
+
+    base, *adapters = parts
+    if stored := stored_kind(base):
+        raise Mismatch(
+            f"the weights of {preset.name} are {stored} already: int4 would round them twice",
+            "name the 16-bit model; llmchat runs this one with its own numbers",
+        )
+    folders = [adapter.path for adapter in adapters]
+    preparation = Preparation(base.path, folders, preset.adapter_scale, weights="int4")
+    _need_room(target, preparation.size)
+    progress.start(f"writing {target.name}", preparation.size)
+    try:
+        with fresh_folder(target) as folder:
+            _copy_beside(base.path, preset, folder)
+            preparation.write(folder, progress.advance)
+            _mark(folder / "config.json")
+    finally:
+        progress.done()
+    return size_of([target])
+
+
+def _copy_beside(base: Path, preset: Preset, folder: Path) -> None:
+    """Tokenizer, licence and template."""
+    for path in files_beside_weights(base):
+        if path.name != GGUF_POINTER:
+            copy_beside(path, folder)
+    template = preset.format.template
+    if template is not None and not (folder / "chat_template.jinja").exists():
+        (folder / "chat_template.jinja").write_text(template, "utf-8")
+
+
+def _mark(config: Path) -> None:
+    """Record the version of the layout."""
+    marked = read_json(config) | {PACKED_KEY: PACKED_VERSION}
+    config.write_text(json.dumps(marked, indent=2) + "\n", "utf-8")
 
 
 def _general(preset: Preset, parts: Sequence[Checkpoint], world: World) -> dict[str, str]:

@@ -26,10 +26,11 @@ from llmchat.models.prepared_copy import (
     note_rounding,
     proof_file,
 )
-from llmchat.models.weight_names import stored_kind, weights_in_use
+from llmchat.models.weight_names import is_packed, stored_kind, weights_in_use
 from llmchat.output.progress import NoProgress, Progress
 from llmchat.presets import Preset
 from llmchat.settings import Options, World
+from llmchat.settings.types import Weights
 
 if TYPE_CHECKING:
     from llmchat.engines.transformers import TransformersEngine
@@ -135,14 +136,10 @@ def _open_transformers(
 
     assert model.base is not None
     draft = draft_of(model)
-    weights = model.preset.weights
-    if weights == "int4" and stored_kind(model.base):
-        # Both kinds keep the numbers of the file.
-        weights = "int8"
     return TransformersEngine(
         model.base.path,
         [checkpoint.path for checkpoint in model.adapters],
-        weights=weights,
+        weights=_weights_to_open(model.preset, model.base),
         kv=model.preset.kv,
         device=options.device,
         name=title(model.preset),
@@ -154,6 +151,15 @@ def _open_transformers(
         draft=_transformers(draft, options, progress) if draft else None,
         weights_name=weights_in_use(model.preset, model.base),
     )
+
+
+def _weights_to_open(preset: Preset, base: Checkpoint) -> Weights:
+    """int8 and int4 both keep the numbers of a quantised file: those of a packed folder on all
+    executors, others in the compiled step.
+    """
+    if preset.weights not in ("int8", "int4") or not stored_kind(base):
+        return preset.weights
+    return "int4" if is_packed(base) else "int8"
 
 
 def _scripted(model: Model, options: Options, progress: Progress) -> Engine:

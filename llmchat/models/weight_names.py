@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from llmchat.engines.checkpoint_files import GGUF_POINTER
+from llmchat.engines.checkpoint_files import GGUF_POINTER, PACKED_TABLE
 from llmchat.errors import LlmchatError
 from llmchat.hub import Checkpoint, Inspection, inspect_folder
 from llmchat.hub.weights import kind_in_words
@@ -35,8 +35,15 @@ def rounded_kind(preset: Preset, base: Checkpoint) -> str:
     return kind
 
 
+def is_packed(base: Checkpoint) -> bool:
+    """Whether it is a folder of `llmchat convert`, whose numbers every executor computes with."""
+    return (base.path / PACKED_TABLE).exists()
+
+
 def _keeps_numbers(base: Checkpoint) -> bool:
-    """Whether the compiled step runs the model on this machine."""
+    """Whether the weights run as they are on this machine: in the compiled step, or packed ones."""
+    if is_packed(base):
+        return True
     from llmchat.engines.transformers.loading import device_named
     from llmchat.engines.transformers.ways import way_of
 
@@ -63,6 +70,12 @@ def _of_folder(folder: Path, times: tuple[int, ...]) -> Inspection:
 
 
 def _times(folder: Path) -> tuple[int, ...]:
-    names = ("config.json", "model.safetensors", "model.safetensors.index.json", GGUF_POINTER)
+    names = (
+        "config.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        GGUF_POINTER,
+        PACKED_TABLE,
+    )
     found = (folder / name for name in names)
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in found)

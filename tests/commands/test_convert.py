@@ -4,15 +4,19 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from support.checkpoints import CHATML, save_tiny
 from support.command_line import in_process
 from support.tiny_families import CASES
 from support.worlds import make_world
 
+from llmchat.engines.transformers.weights import open_tensors
 from llmchat.gguf_file import read_header
+from llmchat.hub.gguf_folder import write_folder
 from llmchat.models.convert import convert
 from llmchat.models.opener import preset_of
 from llmchat.output.progress import NoProgress
@@ -115,3 +119,75 @@ def test_a_tokenizer_that_cuts_words_in_its_own_way_is_refused(
     (odd / "tokenizer.json").write_text(json.dumps(saved), "utf-8")
     code, _, told = run("convert", str(odd), "--to", "gguf:F16")
     assert code == 8 and "no name for the way in which it cuts words" in told
+
+
+ASK = ("--no-server", "--no-log", "--temperature", "0", "--max-tokens", "6", "--device", "cpu")
+
+
+@pytest.fixture
+def without_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the compiled step, which takes seconds to build."""
+    for place in ("models.prepared_copy.kernels_folder", "models.loading.kernels_folder"):
+        monkeypatch.setattr(f"llmchat.{place}", lambda world: None)
+    monkeypatch.setattr("llmchat.engines.transformers.compiled.find_kernels", lambda *_: None)
+
+
+@pytest.mark.usefixtures("without_step")
+def test_an_int4_folder_is_a_model_of_its_own(run: Run, base: Path, tmp_path: Path) -> None:
+    code, _, told = run("convert", str(base), "--to", "int4")
+    assert code == 0 and "llmchat chat -m tiny-int4" in told
+    made = tmp_path / "tiny-int4"
+    assert {"config.json", "packed.bin", "packed.json", "tokenizer.json"} <= files(made)
+    facts = json.loads(run("show", str(made), "--json")[1])
+    assert [kind["kind"] for kind in facts["kinds"]] == ["int4", "int6", "int5", "bfloat16"]
+    assert 5 < facts["bits"] < 6.5
+    code, answer, _ = run("chat", *ASK, "-m", str(made), "the quick brown fox")
+    assert code == 0
+    assert run("chat", *ASK, "-m", str(base), "--weights", "int4", "the quick brown fox") == (
+        0, answer, ANY,
+    )  # fmt: skip
+    copies = [path.parent.name for path in (tmp_path / "home").rglob("packed.bin")]
+    assert len(copies) == 1 and "tiny-int4" not in copies[0]
+
+
+def test_an_int4_folder_is_replaced_only_by_force(run: Run, base: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    code, _, told = run("convert", str(base), "--to", "int4", "-o", str(mine), "--force")
+    assert code == 2 and "is not a converted folder" in told
+    assert (mine / "letter.txt").read_text() == "dear"
+    assert run("convert", str(base), "--to", "int4")[0] == 0
+    assert run("convert", str(base), "--to", "int4")[0] == 2
+    assert run("convert", str(base), "--to", "int4", "--force")[0] == 0
+
+
+def test_weights_that_are_quantised_are_not_rounded_twice(
+    run: Run, base: Path, tmp_path: Path
+) -> None:
+    assert run("convert", str(base), "--to", "gguf:Q8_0")[0] == 0
+    code, _, told = run("convert", "tiny-Q8_0.gguf", "--to", "int4")
+    assert code == 8 and "are Q8_0 already: int4 would round them twice" in told
+    code, _, told = run("convert", "tiny-Q8_0.gguf", "--to", "gguf:Q4_0", "-o", "b.gguf")
+    assert code == 0 and "the weights are Q8_0; in the file they are rounded a second" in told
+
+
+@pytest.mark.usefixtures("without_step")
+def test_an_int4_folder_of_another_layout_is_refused(run: Run, base: Path, tmp_path: Path) -> None:
+    assert run("convert", str(base), "--to", "int4")[0] == 0
+    config = tmp_path / "tiny-int4" / "config.json"
+    changed = json.loads(config.read_text("utf-8")) | {"llmchat_packed": 2}
+    config.write_text(json.dumps(changed), "utf-8")
+    code, _, told = run("chat", *ASK, "-m", "./tiny-int4", "hello")
+    assert code == 9 and "another layout" in told and "convert the model again" in told
+
+
+def test_a_gguf_file_is_written_from_an_int4_folder(run: Run, base: Path, tmp_path: Path) -> None:
+    assert run("convert", str(base), "--to", "int4")[0] == 0
+    code, _, told = run("convert", "./tiny-int4", "--to", "gguf:F32", "-o", "a.gguf")
+    assert code == 0, told
+    (tmp_path / "made").mkdir()
+    write_folder([tmp_path / "a.gguf"], tmp_path / "made")
+    ours, theirs = (open_tensors(tmp_path / name, ()) for name in ("tiny-int4", "made"))
+    name = "model.layers.1.mlp.down_proj.weight"
+    assert torch.equal(ours.get(name).float(), theirs.get(name))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
+from llmchat.engines.checkpoint_files import GGUF_POINTER, PACKED_KEY, PACKED_TABLE, read_json
 from llmchat.engines.transformers.mapped_safetensors import Entry, Writer
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.quantisation import declared, method_of
@@ -35,7 +35,7 @@ def _is_quantised(base: Path) -> bool:
     """Whether transformers cannot load the weights on every machine. It reads bitsandbytes' int8,
     and dequantises MXFP4 itself, under its own names.
     """
-    if (base / GGUF_POINTER).exists():
+    if (base / GGUF_POINTER).exists() or (base / PACKED_TABLE).exists():
         return True
     table = declared(read_json(base / "config.json"))
     if table is None or table.get("load_in_8bit"):
@@ -54,5 +54,5 @@ def write_plain(base: Path, target: Path) -> None:
     for path in (path for pattern in _KEPT for path in base.glob(pattern)):
         (target / path.name).write_bytes(path.read_bytes())
     config = read_json(base / "config.json") | {"dtype": "bfloat16"}
-    config = {name: value for name, value in config.items() if name not in KEYS}
+    config = {name: value for name, value in config.items() if name not in (*KEYS, PACKED_KEY)}
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")

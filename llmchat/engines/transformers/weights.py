@@ -12,14 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
-from llmchat.engines.transformers.bitsandbytes_format import Int8Tensors, is_int8
+from llmchat.engines.checkpoint_files import (
+    GGUF_POINTER,
+    PACKED_KEY,
+    PACKED_TABLE,
+    PACKED_VERSION,
+    read_json,
+)
+from llmchat.engines.transformers.bitsandbytes_format import HEAD_FILE, Int8Tensors, is_int8
 from llmchat.engines.transformers.checkpoint_names import modern_config, modern_name
 from llmchat.engines.transformers.lora import Adapter, check, needs_peft, read_adapter_config
 from llmchat.engines.transformers.mapped_safetensors import MappedFile
 from llmchat.engines.transformers.modules.auto_classes import load_whole
 from llmchat.engines.transformers.quantised.checkpoint import QuantisedTensors
 from llmchat.engines.transformers.quantised.gguf_tensors import open_gguf
+from llmchat.engines.transformers.quantised.packed_file import PackedTensors
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.tensors import FloatTensors, Tensors
 from llmchat.engines.transformers.tied_heads import HEAD, embedding_of, is_tied, with_head
@@ -169,6 +176,8 @@ def _open_files(base: Path, config: dict[str, Any]) -> Tensors:
     if (base / GGUF_POINTER).exists():
         # A plan is needed, whose modules import this one.
         return open_gguf(base, config)
+    if (base / PACKED_TABLE).exists():
+        return _open_packed(base, config)
     config = with_own_table(config, read_json(base / OWN_TABLE))
     if is_int8(config):
         return Int8Tensors(weight_files(base), config)
@@ -177,6 +186,18 @@ def _open_files(base: Path, config: dict[str, Any]) -> Tensors:
     files = FileTensors(base)
     refuse_tensors(files.shapes)
     return files
+
+
+def _open_packed(base: Path, config: dict[str, Any]) -> Tensors:
+    """The tensors of a folder that `llmchat convert` wrote."""
+    if config.get(PACKED_KEY) != PACKED_VERSION:
+        raise IntegrityError(
+            f"{base.name} has int4 weights in another layout than this version of llmchat reads",
+            "convert the model again",
+        )
+    head = base / HEAD_FILE
+    found = head if head.exists() else None
+    return PackedTensors(base, weight_files(base), config, found, untied=False)
 
 
 def with_scales(adapters: list[Path], scale: float) -> list[tuple[Path, float]]:

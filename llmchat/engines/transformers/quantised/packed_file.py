@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmchat.engines.checkpoint_files import read_json
+from llmchat.engines.checkpoint_files import PACKED_DATA, PACKED_TABLE, read_json
 from llmchat.engines.transformers.bitsandbytes_format import Int8Tensors
 from llmchat.engines.transformers.mapped_safetensors import ALIGNMENT, map_file
 from llmchat.engines.transformers.quantised.packed import packed_bytes, unpacked
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.parse_guard import reading
 
-DATA_FILE, TABLE_FILE = "packed.bin", "packed.json"
+DATA_FILE, TABLE_FILE = PACKED_DATA, PACKED_TABLE
 
 
 class PackedWriter:
