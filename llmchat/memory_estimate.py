@@ -227,22 +227,24 @@ def layers(config: Mapping[str, Any]) -> int:
 
 def available_ram() -> int:
     """Bytes of free memory: the machine's, or what this control group's limit leaves if less."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    free = int(fields["MemAvailable"].split()[0]) * 1024
+    free = _memory("MemAvailable", "available")
     return min([free, *group_rooms(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
 
 
 def installed_ram() -> int:
     """Bytes of memory for all programs: the machine's, or this control group's limit if less."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return min(
-        [
-            int(fields["MemTotal"].split()[0]) * 1024,
-            *group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")),
-        ]
-    )
+    all_of_it = _memory("MemTotal", "total")
+    return min([all_of_it, *group_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
+
+
+def _memory(field: str, name: str, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes: a field of Linux's table; elsewhere what psutil has by that name."""
+    if not meminfo.exists():
+        import psutil
+
+        return int(getattr(psutil.virtual_memory(), name))
+    fields = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
+    return int(fields[field].split()[0]) * 1024
 
 
 def group_limits(root: Path, membership: Path) -> list[int]:

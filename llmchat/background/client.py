@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.process.users import is_ours
 from llmchat.settings import World
 
 # The longest socket address that the kernel takes; a longer one is reached through its folder.
@@ -31,9 +32,10 @@ class UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Raises OSError if no server listens, or if the socket belongs to another user."""
-        if self._file.lstat().st_uid != os.getuid() or not stat.S_ISSOCK(
-            self._file.lstat().st_mode
-        ):
+        if not hasattr(socket, "AF_UNIX"):
+            raise FileNotFoundError("this system has no Unix sockets")
+        facts = self._file.lstat()
+        if not is_ours(facts) or not stat.S_ISSOCK(facts.st_mode):
             raise PermissionError(f"{self._file} is not a socket of yours")
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
@@ -48,7 +50,7 @@ class UnixConnection(http.client.HTTPConnection):
 @contextlib.contextmanager
 def reachable(file: Path) -> Iterator[str]:
     """An address of the socket `file` that is short enough for the kernel."""
-    if len(os.fsencode(file)) < _ADDRESS:
+    if len(os.fsencode(file)) < _ADDRESS or not hasattr(os, "O_PATH"):
         yield str(file)
         return
     folder = os.open(file.parent, os.O_PATH | os.O_DIRECTORY)

@@ -5,9 +5,16 @@ being answered by a process that died.
 """
 
 import contextlib
-import fcntl
 import os
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has other locks; without these no question counts as being answered.
+    HAS_LOCKS = False
+else:
+    HAS_LOCKS = True
 
 _FOLDER = "answering"
 
@@ -20,7 +27,7 @@ class AnswerLock:
 
     def __init__(self, path: Path | None, question: int):
         self._file: Path | None = None
-        if path is None:
+        if path is None or not HAS_LOCKS:
             return
         try:
             folder = path.parent / _FOLDER
@@ -42,7 +49,7 @@ class AnswerLock:
 
 def is_answered_now(path: Path | None, question: int) -> bool:
     """Whether a process is answering a question; this process counts as well."""
-    if path is None:
+    if path is None or not HAS_LOCKS:
         return False
     file = path.parent / _FOLDER / str(question)
     try:

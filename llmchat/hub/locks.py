@@ -5,7 +5,6 @@ of one machine: two machines that share such a cache must not pull the same mode
 """
 
 import errno
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import OutOfResources
+from llmchat.process.users import is_ours, own_uid
 from llmchat.settings import World
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EIO)
@@ -83,8 +83,11 @@ def _lock(name: str, world: World, note: Callable[[str], None]) -> Any:
 
 def _has_locks(folder: Path) -> bool:
     """Whether the file system of a folder supports locks, tried on a new file."""
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        # Windows: its own locks work on its file systems.
+        return True
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,10 +100,10 @@ def _has_locks(folder: Path) -> bool:
 
 def _own_folder() -> Path:
     """This user's folder in the temporary folder. Raises OutOfResources where it is not private."""
-    folder = Path(tempfile.gettempdir()) / f"llmchat-locks-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"llmchat-locks-{own_uid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
-    if folder.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+    if folder.is_symlink() or not is_ours(facts) or facts.st_mode & 0o022:
         raise OutOfResources(
             f"{folder} is not private to you, so no lock can be kept there",
             "remove it, or set TMPDIR",

@@ -9,7 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llmchat.errors import NetworkError
 from llmchat.hub.retry import TransferLimits
@@ -50,8 +52,7 @@ def download(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
-            preexec_fn=_limit,
-            start_new_session=True,
+            **_limits(),
         )
         try:
             for arrived in _growth(process, wanted, room, expected, TransferLimits.of(world)):
@@ -108,10 +109,14 @@ def _bytes(room: Path) -> int:
     return total
 
 
-def _limit() -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+def _limits() -> dict[str, Any]:
+    """Options of a process of its own with little memory; Windows sets no such limit."""
+    try:
+        import resource
+    except ImportError:
+        return {}
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    return {"preexec_fn": limit, "start_new_session": True}
 
 
 def _error(wanted: str, output: str) -> NetworkError:

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGHUP end the program in order: messages are stored, the terminal is restored."""
+"""SIGTERM and SIGHUP end the program in order: messages are stored, the terminal is restored.
+
+Windows has no SIGHUP.
+"""
 
 import signal
 import threading
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ENDS = (signal.SIGTERM, signal.SIGHUP)
+_ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from llmchat.errors import UsageError
 from llmchat.process.streams import MOST, read_all, read_file
+from llmchat.process.users import is_ours
 
 
 class World(Struct, frozen=True):
@@ -121,11 +122,11 @@ def private_folder(folder: Path) -> None:
 def private_file(path: Path) -> None:
     """Make an empty file that only its owner may read; close to others one that exists."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     _close_to_others(path, 0o600)
 
 
 def _close_to_others(path: Path, mode: int) -> None:
     facts = path.stat()
-    if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) & 0o077:
+    if is_ours(facts) and stat.S_IMODE(facts.st_mode) & 0o077:
         path.chmod(mode)

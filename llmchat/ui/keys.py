@@ -1,11 +1,8 @@
 """Keys and completion of the prompt line."""
 
 import re
-import termios
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import TextIO
 
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -19,7 +16,6 @@ from llmchat.ui import mentions
 from llmchat.ui.pastes import Pastes
 from llmchat.ui.slash.registry import registry
 from llmchat.ui.state import ReplState
-from llmchat.ui.terminal_modes import restored_terminal
 
 BLOCK = '"""'
 
@@ -122,11 +118,6 @@ def _bind_navigation(keys: KeyBindings, empty: Filter) -> None:
     @keys.add("right", filter=empty)
     def _next_answer(event: KeyPressEvent) -> None:
         event.app.exit(result="/alt next")
-
-
-def without_echo(stdin: TextIO) -> AbstractContextManager[None]:
-    """Hide the keys pressed while an answer is printed; the next prompt receives them."""
-    return restored_terminal(stdin, off=termios.ECHO)
 
 
 def open_block(text: str) -> bool:

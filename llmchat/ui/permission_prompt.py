@@ -1,6 +1,5 @@
 """Ask the user for permission to run a tool call."""
 
-import termios
 from collections.abc import Callable
 from typing import TextIO
 
@@ -11,7 +10,7 @@ from llmchat.settings import World
 from llmchat.tools import Tool
 from llmchat.tools.permission import Ask, Reply, rule_for
 from llmchat.ui import printing, tool_lines
-from llmchat.ui.terminal_modes import restored_terminal
+from llmchat.ui.terminal_modes import for_a_question
 
 # Lines of arguments that are shown before the user asks for the rest.
 _MOST_LINES = 40
@@ -65,8 +64,7 @@ class _Question:
         """A line that was typed after the question: earlier keys must not answer it."""
         print("run it? ", end="", file=self._stream, flush=True)
         # What was typed before is no answer, and the stream of an answer hides what is typed.
-        visible = termios.ECHO | termios.ICANON
-        with restored_terminal(self._world.stdin, on=visible, drops_input=True):
+        with for_a_question(self._world.stdin):
             return self._world.stdin.readline()
 
 

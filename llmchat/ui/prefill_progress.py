@@ -4,8 +4,8 @@ A pass through the model is one call into C, which Ctrl-C cannot interrupt; with
 acknowledgement people press it again and again.
 """
 
-import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,22 +65,23 @@ def on_interrupt(call: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # Windows takes only a socket for this.
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=_listen, args=(reader, call), name="interrupts", daemon=True)
     thread.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writer)
+        writer.close()
         thread.join()
-        os.close(reader)
+        reader.close()
 
 
-def _listen(reader: int, call: Callable[[], None]) -> None:
-    """Read signal numbers until the other end of the pipe is closed."""
-    while numbers := os.read(reader, 16):
+def _listen(reader: socket.socket, call: Callable[[], None]) -> None:
+    """Read signal numbers until the other end is closed."""
+    while numbers := reader.recv(16):
         if signal.SIGINT in numbers:
             call()

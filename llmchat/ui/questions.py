@@ -1,10 +1,8 @@
 """A yes-or-no question to the person who types into the REPL."""
 
-import termios
-
 from llmchat.output.terminal_text import harmless
 from llmchat.ui.state import ReplState
-from llmchat.ui.terminal_modes import restored_terminal
+from llmchat.ui.terminal_modes import for_a_question
 
 
 def confirmed(state: ReplState, question: str) -> bool:
@@ -14,6 +12,5 @@ def confirmed(state: ReplState, question: str) -> bool:
     """
     world = state.world
     print(f"{harmless(question)} [y/N] ", end="", file=world.stdout, flush=True)
-    visible = termios.ECHO | termios.ICANON
-    with restored_terminal(world.stdin, on=visible, drops_input=True):
+    with for_a_question(world.stdin):
         return world.stdin.readline().strip().lower() in ("y", "yes")

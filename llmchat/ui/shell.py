@@ -40,10 +40,10 @@ class Output(Struct, frozen=True):
 
 def run(command: str, world: World, show: Callable[[str], None]) -> Output:
     """Run a command line to its end. show: called with each piece of output."""
-    shell = world.env.get("SHELL") or "/bin/sh"
+    shell, words = _shell(command, world)
     try:
         process = subprocess.Popen(
-            [shell, "-c", command],
+            words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -60,6 +60,15 @@ def run(command: str, world: World, show: Callable[[str], None]) -> Output:
     finally:
         _end(process)
     return Output(text, code, size > KEPT)
+
+
+def _shell(command: str, world: World) -> tuple[str, str | list[str]]:
+    """The user's shell, and what runs a command line in it: one text for Windows' own shell."""
+    default = world.env.get("COMSPEC") or "/bin/sh"
+    shell = world.env.get("SHELL") or default
+    if shell == world.env.get("COMSPEC"):
+        return shell, f'"{shell}" /c "{command}"'
+    return shell, [shell, "-c", command]
 
 
 def _read(process: "subprocess.Popen[bytes]", show: Callable[[str], None]) -> tuple[str, int]:
@@ -85,12 +94,22 @@ def _without_sequences(text: str) -> tuple[str, str]:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End everything that the command started and that still runs."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
+    _signal_all(process, kills=False)
     if process.stdout:
         process.stdout.close()
     try:
         process.wait(timeout=2)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        _signal_all(process, kills=True)
         process.wait()
+
+
+def _signal_all(process: "subprocess.Popen[bytes]", *, kills: bool) -> None:
+    """End the session of the process; on Windows the process alone."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL if kills else signal.SIGTERM)
+    elif kills:
+        process.kill()
+    else:
+        process.terminate()

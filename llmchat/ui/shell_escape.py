@@ -3,9 +3,9 @@
 from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
 from llmchat.ui import shell
-from llmchat.ui.keys import without_echo
 from llmchat.ui.quick_actions import QuickAction, QuickActions
 from llmchat.ui.state import ReplState
+from llmchat.ui.terminal_modes import without_echo
 
 
 def run_shell_command(state: ReplState, actions: QuickActions, command: str) -> None:

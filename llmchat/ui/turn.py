@@ -9,11 +9,11 @@ from llmchat.ui import status
 from llmchat.ui.answer_display import AnswerDisplay
 from llmchat.ui.code_blocks import answered_blocks
 from llmchat.ui.dimmed_section import DimmedSection
-from llmchat.ui.keys import without_echo
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt
 from llmchat.ui.renderer import Renderer, choose_renderer
 from llmchat.ui.source_lines import print_sources
 from llmchat.ui.state import ReplState
+from llmchat.ui.terminal_modes import without_echo
 
 
 def run_turn(state: ReplState, events: Generator[Event]) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -105,9 +105,7 @@ class Writer:
         first, self._starts = header(entries)
         self._entries = {entry.name: entry for entry in entries}
         self._file = path.open("wb")
-        os.posix_fallocate(
-            self._file.fileno(), 0, len(first) + sum(entry.size for entry in entries)
-        )
+        _take_room(self._file, len(first) + sum(entry.size for entry in entries))
         self._file.write(first)
 
     def put(self, name: str, tensor: Tensor) -> None:
@@ -178,8 +176,18 @@ def _place(name: str, at: Any) -> _Place:
     return place
 
 
+def _take_room(file: BinaryIO, size: int) -> None:
+    """Of the disk at once, where the system can; elsewhere as it is written."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(size)
+
+
 def map_file(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
+        if not hasattr(mmap, "MAP_PRIVATE"):
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         flags, access = mmap.MAP_PRIVATE | _NO_RESERVE, mmap.PROT_READ | mmap.PROT_WRITE
         return mmap.mmap(file.fileno(), 0, flags, access)
 

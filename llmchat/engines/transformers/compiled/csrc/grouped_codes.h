@@ -52,6 +52,11 @@ INLINE u8x64 look_up(u8x64 codes, const int8_t *table) {
 #ifdef USE_VNNI
     __m512i numbers = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table));
     return (u8x64)_mm512_shuffle_epi8(numbers, (__m512i)codes) ^ 128;
+#elif defined(USE_NEON)
+    int8x16_t numbers = vld1q_s8(table);
+    for (int i = 0; i < 64; i += 16)
+        vst1q_s8((int8_t *)&codes + i, vqtbl1q_s8(numbers, vld1q_u8((uint8_t *)&codes + i)));
+    return codes ^ 128;
 #else
     for (int i = 0; i < 64; i++) codes[i] = (uint8_t)(table[codes[i] & 15] + 128);
     return codes;

@@ -60,6 +60,48 @@ INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x) {
     }
 }
 
+#elif defined(USE_DOTPROD)
+
+typedef struct {
+    int32x4_t quarter[4];
+} sums_t;
+typedef struct {
+    int8x16_t x;
+    int32x4_t shift; /* 128 times the sum of four activations */
+} fours_t;
+
+INLINE sums_t sums_from(int32_t start) {
+    int32x4_t all = vdupq_n_s32(start);
+    return (sums_t){{all, all, all, all}};
+}
+
+INLINE f32x16 scaled_sums(sums_t sums, float scale) {
+    i32x16 all;
+    memcpy(&all, &sums, sizeof all);
+    return __builtin_convertvector(all, f32x16) * scale;
+}
+
+INLINE fours_t load_fours(const act_t *q, int64_t stride) {
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    int32x4_t minus = vdotq_s32(vdupq_n_s32(0), vdupq_n_s8(-128), x);
+    return (fours_t){x, vnegq_s32(minus)};
+}
+
+INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x) {
+    for (int i = 0; i < 4; i++) {
+        uint8x16_t part = vld1q_u8((const uint8_t *)codes + i * 16);
+#ifdef USE_I8MM
+        sums->quarter[i] = vusdotq_s32(sums->quarter[i], part, x.x);
+#else
+        /* Its factors are signed: 128 is taken from each code, and added as the shift. */
+        int8x16_t less = vreinterpretq_s8_u8(veorq_u8(part, vdupq_n_u8(128)));
+        sums->quarter[i] = vdotq_s32(vaddq_s32(sums->quarter[i], x.shift), less, x.x);
+#endif
+    }
+}
+
 #else
 
 typedef uint32_t sums_t __attribute__((vector_size(64))); /* signed numbers, which may wrap */

@@ -42,7 +42,7 @@ INLINE void prefetch_rows(const Prefetch *next, int64_t part, int64_t line) {
 #ifdef USE_VNNI
 #include "products_vnni.h"
 #else
-#include "products_int16.h"
+#include "products_lanes.h"
 #endif
 
 /* All rows of the activations times a packed panel of `lines` cache lines from column `first`. */

@@ -24,10 +24,21 @@
 #if defined(__FMA__)
 #define USE_FMA 1
 #endif
+#if defined(__aarch64__)
+#define USE_NEON 1
+#if defined(__ARM_FEATURE_DOTPROD)
+#define USE_DOTPROD 1 /* integer dot products of signed bytes */
+#endif
+#if defined(USE_DOTPROD) && defined(__ARM_FEATURE_MATMUL_INT8)
+#define USE_I8MM 1 /* and of unsigned with signed bytes */
+#endif
+#endif
 #endif
 
 #if defined(USE_AVX512) || defined(USE_AVX2)
 #include <immintrin.h>
+#elif defined(USE_NEON)
+#include <arm_neon.h>
 #endif
 
 #define LANES 16
@@ -72,6 +83,14 @@ INLINE f32x16 fused_madd(f32x16 a, f32x16 b, f32x16 c) {
     } x = {a}, y = {b}, z = {c};
     z.half[0] = _mm256_fmadd_ps(x.half[0], y.half[0], z.half[0]);
     z.half[1] = _mm256_fmadd_ps(x.half[1], y.half[1], z.half[1]);
+    return z.all;
+#elif defined(USE_NEON)
+    union {
+        f32x16 all;
+        float32x4_t quarter[4];
+    } x = {a}, y = {b}, z = {c};
+    for (int i = 0; i < 4; i++)
+        z.quarter[i] = vfmaq_f32(z.quarter[i], x.quarter[i], y.quarter[i]);
     return z.all;
 #else
     return a * b + c;

@@ -1,10 +1,12 @@
-/* The product kernels in 16-bit integers, for AVX2 and for processors known only to the compiler.
+/* The product kernels for AVX2, for arm64, and for processors known only to the compiler.
  *
- * dot_avx2.h and dot_portable.h give the same integer sums of a group. */
+ * The dot_*.h give the same integer sums of a group: in 16 bits, or in bytes with arm64's dot
+ * product. Weights are packed as activations are, so many of a row side by side as a 32-bit lane
+ * multiplies. */
 #pragma once
 
-typedef int16_t packed_t;
-#define PACKED_SIZE (CACHE_LINE * LANES) /* [CACHE_LINE / 2][16][2] */
+typedef act_t packed_t;
+#define PACKED_SIZE (CACHE_LINE * LANES) /* [CACHE_LINE / LANE_ACTS][16][LANE_ACTS] */
 #define GEMV_MAX_ROWS 3
 #define TILE_ROWS 4
 
@@ -16,6 +18,8 @@ typedef union {
 
 #ifdef USE_AVX2
 #include "dot_avx2.h"
+#elif defined(USE_DOTPROD)
+#include "dot_dotprod.h"
 #else
 #include "dot_portable.h"
 #endif
@@ -43,16 +47,14 @@ static void gemv_block(const Activations *acts, int64_t row, const RowBlock *blo
     store(out, total);
 }
 
-/* Pack one cache line of columns of 16 rows from `column` on, of which `left` exist: two neighbours
- * of a row next to those of the next row. The panels of two blocks alternate. */
+/* Pack one cache line of columns of 16 rows from `column` on, of which `left` exist: LANE_ACTS
+ * neighbours of a row next to those of the next row. The panels of two blocks alternate. */
 INLINE void pack_panel(const RowBlock *block, int64_t column, int64_t left, packed_t *out) {
     for (int i = 0; i < LANES; i++) {
         int8_t line[CACHE_LINE] = {0};
         memcpy(line, block->rows[i] + column, MIN(left, CACHE_LINE));
-        for (int k = 0; k < CACHE_LINE / 2; k++) {
-            out[k * 64 + 2 * i] = line[2 * k];
-            out[k * 64 + 2 * i + 1] = line[2 * k + 1];
-        }
+        for (int k = 0; k < CACHE_LINE; k++)
+            out[k / LANE_ACTS * 32 * LANE_ACTS + i * LANE_ACTS + k % LANE_ACTS] = line[k];
     }
 }
 
@@ -68,7 +70,7 @@ INLINE void gemm_tile(const Activations *acts, int64_t index, const int rows, in
         if (group % groups_per_line == 0) prefetch_rows(next, index, group / groups_per_line);
         for (int half = 0; half < 2; half++) {
             GroupSums sums[TILE_ROWS] = {0};
-            sum_group(q, panel + half * 32, rows, sums);
+            sum_group(q, panel + half * LANES * LANE_ACTS, rows, sums);
             for (int r = 0; r < rows; r++) {
                 float *target = out + r * 32 + half * 16;
                 store(target, fused_madd(__builtin_convertvector(sums[r].all, f32x16),
