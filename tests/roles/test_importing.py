@@ -189,6 +189,7 @@ def test_usual_places_are_those_of_this_user(folder: Path, tmp_path: Path) -> No
         ("a.yaml", "system: $input", "`system` has $input"),
         ("a.yaml", "system: x\noptions: 5", "`options` is not a table"),
         ("a.yaml", "steps: [.exit]", "no step of the macro is a question"),
+        ("a.yaml", "x: &x [1]\nprompt: *x", "a.yaml has YAML aliases"),
         ("a.yaml", "!!python/object:os.system {}", "cannot be read"),
         ("a b!.md", "\xff", ""),
     ],

@@ -5,13 +5,12 @@ What llmchat has no place for is left out, and a note names it.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from llmchat.errors import UsageError
-from llmchat.parse_guard import reading, reason
+from llmchat.parse_guard import reason
 from llmchat.process.streams import MOST_ASKED, read_file
 from llmchat.roles.importing import aichat, llm_templates
-from llmchat.roles.importing.found import Found
+from llmchat.roles.importing.found import Found, yaml_of
 from llmchat.settings import World
 
 __all__ = ["Found", "found_in", "usual_places"]
@@ -66,11 +65,3 @@ def _read(path: Path) -> str:
         return read_file(path, str(path), MOST_ASKED)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {reason(error)}") from error
-
-
-def yaml_of(text: str, path: Path) -> Any:
-    """The value of a YAML text, which can only hold plain values."""
-    import yaml  # type: ignore[import-untyped]
-
-    with reading(path, UsageError, "it is not valid YAML"):
-        return yaml.safe_load(text)

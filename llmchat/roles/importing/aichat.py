@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.errors import UsageError
-from llmchat.parse_guard import reading
-from llmchat.roles.importing.found import Found, left_out, sampling_of, slug, table_of, text_of
+from llmchat.roles.importing.found import (
+    Found,
+    left_out,
+    sampling_of,
+    slug,
+    table_of,
+    text_of,
+    yaml_of,
+)
 
 _HEAD = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.S | re.M)
 _ARGUMENT = re.compile(r"__ARG(\d+)__")
@@ -24,7 +31,7 @@ _KNOWN = ("name", "prompt", "model", "use_tools", *_SAMPLING)
 def of_markdown(name: str, text: str, path: Path) -> Found:
     """The role in a file of the folder `roles`."""
     head = _HEAD.match(text)
-    facts = _yaml(head[1], path) if head else {}
+    facts = (yaml_of(head[1], path) or {}) if head else {}
     if not isinstance(facts, dict):
         raise UsageError(f"{path}: what is between its `---` is not a table")
     return _role(name, facts, text[head.end() :] if head else text, path)
@@ -99,10 +106,3 @@ def _with_variables(step: str, rest: list[str]) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("$", "$$")
-
-
-def _yaml(text: str, path: Path) -> Any:
-    import yaml  # type: ignore[import-untyped]
-
-    with reading(path, UsageError, "the text between its `---` is YAML"):
-        return yaml.safe_load(text) or {}

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat.errors import UsageError
+from llmchat.parse_guard import reading
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 from llmchat.settings.types import check
 
@@ -24,6 +25,19 @@ class Found(Struct):
     source: Path
     notes: list[str] = []
     model: str = ""
+
+
+def yaml_of(text: str, path: Path) -> Any:
+    """The value of a YAML text, which can only hold plain values.
+
+    Raises UsageError for one with aliases, which can stand for more text than memory holds.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    with reading(path, UsageError, "it is not valid YAML"):
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise UsageError(f"{path.name} has YAML aliases", "write their values out")
+        return yaml.safe_load(text)
 
 
 def slug(name: str) -> str:
