@@ -33,7 +33,11 @@ _CALL = {"name": "exec_command", "arguments": {"cmd": _COMMAND}}
 @pytest.fixture(scope="module")
 def codex() -> Path:
     """The program, kept between runs; the test is skipped where npm cannot fetch it."""
-    folder = Path(tempfile.gettempdir()) / "llmchat-clients" / _PACKAGE.replace("/", "-")
+    default = Path(tempfile.gettempdir()) / f"llmchat-clients-{os.getuid()}"
+    kept = Path(os.environ.get("REAL_CLIENTS", default))
+    kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    assert kept.stat().st_uid == os.getuid(), f"{kept} belongs to another user"
+    folder = kept / _PACKAGE.replace("/", "+")
     program = folder / "node_modules/.bin/codex"
     if not program.exists():
         if (npm := shutil.which("npm")) is None:

@@ -11,6 +11,7 @@ from support.serving import Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import LlmchatError
+from llmchat.server import local_peer
 from llmchat.server.keys import Keys
 from llmchat.server.responses_api.store import ResponseStore, StoredResponse
 
@@ -114,6 +115,23 @@ def test_no_other_key_can_use_a_response(tmp_path: Path) -> None:
             with pytest.raises((openai.NotFoundError, openai.BadRequestError)):
                 refused()
         assert ann.responses.retrieve(made.id).id == made.id
+
+
+def test_a_client_of_an_unknown_user_is_answered_but_not_stored(
+    run: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = run.openai.responses.create(model="plain", input="One?")
+    # As on systems that do not tell the users of connections.
+    monkeypatch.setattr(local_peer, "SUPPORTED", False)
+    made = run.openai.responses.create(model="plain", input="One?")
+    assert made.status == "completed" and made.model_dump()["store"] is False
+    for refused in (
+        lambda: run.openai.responses.retrieve(mine.id),
+        lambda: run.openai.responses.create(model="plain", input="?", store=True),
+        lambda: run.openai.responses.create(model="plain", input="?", previous_response_id=mine.id),
+    ):
+        with pytest.raises(openai.PermissionDeniedError):
+            refused()
 
 
 def test_a_restarted_server_with_history_continues_a_response(tmp_path: Path) -> None:
