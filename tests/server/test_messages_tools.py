@@ -81,6 +81,22 @@ def test_a_round_of_parallel_calls(tmp_path: Path) -> None:
     )
 
 
+def test_the_clients_own_loop_runs_the_tools(tmp_path: Path) -> None:
+    """By default the loop asks the server to keep the conversation, and learns that it does not."""
+
+    @anthropic.beta_tool
+    def weather(city: str) -> str:
+        """Of a city."""
+        return f"{city}: sunny"
+
+    engine = ScriptedEngine([call("Paris"), "Sunny in Paris."])
+    asked: Any = {"model": "m", "max_tokens": 200, "tools": [weather], "messages": ASKED}
+    with serving({"m": model_spec(lambda: engine, HERMES)}, tmp_path) as run:
+        answers = list(run.anthropic.beta.messages.tool_runner(**asked))
+    assert [answer.stop_reason for answer in answers] == ["tool_use", "end_turn"]
+    assert "Paris: sunny" in engine.prompts[1].text
+
+
 def test_a_remark_after_results_loses_no_earlier_turn(tmp_path: Path) -> None:
     engine = ScriptedEngine(["Done."])
     used = {"type": "tool_use", "id": "1", "name": "weather", "input": {"city": "Rome"}}

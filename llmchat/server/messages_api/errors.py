@@ -12,7 +12,7 @@ import msgspec
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmchat.server.errors import describe_error
+from llmchat.server.errors import BadRequest, describe_error
 from llmchat.server.messages_api.events import event
 
 PATH = "/v1/messages"
@@ -25,8 +25,18 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+_NO_THREADS = "thread_unsupported_request"
 # What our fields of a ChatRequest are called there.
 _NAMES = (("function.parameters", "input_schema"), ("response_format", "output_config.format"))
+
+
+class NoThreads(BadRequest):
+    """Conversations that the server keeps (`thread`); clients that read this code send them whole
+    instead."""
+
+    def __init__(self) -> None:
+        message = "`thread` is not supported; send the whole conversation"
+        super().__init__(message, param="thread", code=_NO_THREADS)
 
 
 def error_event(error: Exception) -> bytes:
@@ -35,10 +45,13 @@ def error_event(error: Exception) -> bytes:
     return event("error", error=_described(status, body))
 
 
-def _described(status: int, body: dict[str, Any]) -> dict[str, str]:
+def _described(status: int, body: dict[str, Any]) -> dict[str, Any]:
     """The type and the message of an error in OpenAI's form."""
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"type": kind, "message": _message(body["error"])}
+    described = {"type": kind, "message": _message(body["error"])}
+    if body["error"]["code"] != _NO_THREADS:
+        return described
+    return described | {"details": {"error_code": _NO_THREADS, "unsupported": ["thread"]}}
 
 
 def _message(error: dict[str, Any]) -> str:

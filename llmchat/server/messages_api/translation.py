@@ -19,6 +19,7 @@ from llmchat.server.api import (
 )
 from llmchat.server.compatibility import unsupported
 from llmchat.server.errors import BadRequest, Unsupported
+from llmchat.server.messages_api.errors import NoThreads
 from llmchat.server.messages_api.schema import (
     AnthropicMessage,
     AnthropicTool,
@@ -82,6 +83,8 @@ def to_chat(request: CountRequest) -> ChatRequest:
 
 def check_fields(request: CountRequest) -> None:
     """Raises Unsupported for a field that the server does not support."""
+    if (request.model_extra or {}).get("thread") is not None:
+        raise NoThreads()
     _check_extra(request.model_extra, _IGNORED)
     for name in ("tool_choice", "thinking", "output_config"):
         if (part := getattr(request, name)) is not None:
