@@ -202,6 +202,25 @@ def test_thinking_is_off_or_adaptive(run: Running, client: anthropic.Anthropic) 
     assert hidden.content[0].thinking == ""
 
 
+def test_what_claude_code_sends_is_understood(run: Running, client: anthropic.Anthropic) -> None:
+    """The fields of its version 2.1.197, with a system message after the question."""
+    system: Any = {"role": "system", "content": "Agents: none."}
+    fields = {
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "output_config": {"effort": "high"},
+    }
+    client.messages.create(
+        model="scripted",
+        max_tokens=32000,
+        system=[{"type": "text", "text": "You help."}],
+        messages=[*HELLO, system],
+        metadata={"user_id": "{}"},
+        thinking={"type": "adaptive"},
+        extra_body=fields,
+    )
+    assert sent(run).startswith("<|im_start|>system\nYou help.\n\nAgents: none.<|im_end|>\n")
+
+
 def test_a_model_that_cannot_think_says_so(client: anthropic.Anthropic) -> None:
     asked: Any = {"model": "scripted", "max_tokens": 2000, "messages": HELLO}
     with pytest.raises(anthropic.BadRequestError, match="does not think"):

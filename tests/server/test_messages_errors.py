@@ -50,6 +50,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a call without a result": (said("hi", [USED], "and?"), "`a` has no `tool_result`"),
     "an unknown field": ({"temprature": 1}, "`temprature` is not supported"),
     "a server of tools": ({"mcp_servers": [{"url": "x"}]}, "`mcp_servers` is not supported"),
+    "an edit of the conversation": (
+        {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+        "context_management.edits.0.type: the edit `clear_tool_uses_20250919` is not supported",
+    ),
     "an unknown field of a message": (
         {"messages": [{"role": "user", "content": "hi", "weight": 1}]}, "`messages.0.weight`"
     ),

@@ -75,6 +75,16 @@ class OutputConfig(Request):
     format: OutputFormat | None = None
 
 
+class ContextEdit(Request):
+    type: Text
+
+
+class ContextManagement(Request):
+    """What Anthropic's servers leave out of a conversation before the model reads it."""
+
+    edits: list[ContextEdit] | None = None
+
+
 class CountRequest(Request):
     """What decides on the prompt. keep_alive: see api.Generation."""
 
@@ -85,6 +95,7 @@ class CountRequest(Request):
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
+    context_management: ContextManagement | None = None
     keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
 
 

@@ -24,6 +24,7 @@ from llmchat.server.messages_api.schema import (
     AnthropicMessage,
     AnthropicTool,
     Block,
+    ContextManagement,
     CountRequest,
     OutputConfig,
     ThinkingConfig,
@@ -86,11 +87,20 @@ def check_fields(request: CountRequest) -> None:
     if (request.model_extra or {}).get("thread") is not None:
         raise NoThreads()
     _check_extra(request.model_extra, _IGNORED)
-    for name in ("tool_choice", "thinking", "output_config"):
+    for name in ("tool_choice", "thinking", "output_config", "context_management"):
         if (part := getattr(request, name)) is not None:
             _check_extra(part.model_extra, (), f"{name}.")
     for index, message in enumerate(request.messages):
         _check_extra(message.model_extra, (), f"messages.{index}.")
+    _check_edits(request.context_management)
+
+
+def _check_edits(management: ContextManagement | None) -> None:
+    """Thoughts are never sent again, so clearing them needs no work. Other edits would."""
+    for index, edit in enumerate((management and management.edits) or ()):
+        if not edit.type.startswith("clear_thinking_"):
+            message = f"the edit `{edit.type[:60]}` is not supported"
+            raise Unsupported(message, f"context_management.edits.{index}.type")
 
 
 def _check_extra(
