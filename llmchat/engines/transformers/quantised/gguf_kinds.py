@@ -22,7 +22,7 @@ _WHOLE = re.compile(r"norm\.weight$|ffn_gate_inp|shortconv\.conv|attn_sinks")
 _ENDS = ("token_embd.weight", "output.weight")
 _BELOW_EIGHT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1")
 # Numbers that are converted at once.
-_AT_ONCE = 1 << 22
+AT_ONCE = 1 << 22
 
 
 def kind_of(name: str, shape: tuple[int, ...], wanted: str) -> GgmlType:
@@ -47,7 +47,7 @@ def encoded(tensor: Tensor, kind: GgmlType, name: str) -> Iterator[bytes]:
     Raises IntegrityError for NaN and infinity, and for numbers that F16 cannot hold.
     """
     rows = tensor.reshape(-1, tensor.shape[-1])
-    for part in rows.split(max(1, _AT_ONCE // rows.shape[1])):
+    for part in rows.split(max(1, AT_ONCE // rows.shape[1])):
         yield _encode(finite(part.float(), name), kind, name)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_kinds
@@ -141,8 +143,22 @@ def _parts(
         yield _padded(struct.pack(f"<{len(values)}f", *values))
     for target in targets:
         for name, stored in target.sources:
-            yield from gguf_kinds.encoded(stored.written(tensors.get(name)), target.kind, name)
+            for part in _numbers(name, stored, tensors):
+                yield from gguf_kinds.encoded(part, target.kind, name)
         yield bytes(-target.size % _ALIGNMENT)
+
+
+def _numbers(name: str, stored: Stored, tensors: Tensors) -> Iterator[Tensor]:
+    """The numbers of a tensor in their order in the file. A weight in few bits is dequantised some
+    rows at a time: in 32 bits, an embedding has gigabytes.
+    """
+    weight = None if stored.heads else tensors.grouped(name)
+    if weight is None:
+        yield stored.written(tensors.get(name))
+        return
+    count = max(1, gguf_kinds.AT_ONCE // weight.shape[1])
+    for first in range(0, weight.shape[0], count):
+        yield weight.rows(first, count).dequantised()
 
 
 def _padded(data: bytes) -> bytes:
