@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from llmchat.answer_report import Usage as Usage
     from llmchat.api.answer import Answer as Answer
     from llmchat.api.answer import InvalidAnswer as InvalidAnswer
+    from llmchat.api.answer import ToolResult as ToolResult
     from llmchat.api.async_chat import AsyncChat as AsyncChat
     from llmchat.api.async_chat import open_async as open_async
     from llmchat.api.batches import Batch as Batch
     from llmchat.api.batches import BatchAnswer as BatchAnswer
     from llmchat.api.batches import batch as batch
     from llmchat.api.chat import Chat as Chat
-    from llmchat.api.opening import open_chat as open  # noqa: F401
+    from llmchat.api.opening import open as open
     from llmchat.api.opening import sessions as sessions
     from llmchat.api.pulling import Plan as Plan
     from llmchat.api.pulling import pull as pull
@@ -41,10 +42,9 @@ if TYPE_CHECKING:
     from llmchat.history.types import Session as Session
     from llmchat.reply_parser import Thinking as Thinking
     from llmchat.settings.sampling import Sampling as Sampling
-    from llmchat.tools.toolbox import Result as ToolResult  # noqa: F401
     from llmchat.window import Window as Window
 
-# Name → where it is; a second word is the name there.
+# Name → the module that has it.
 _PUBLIC = {
     "Answer": "api.answer",
     "AsyncChat": "api.async_chat",
@@ -65,13 +65,13 @@ _PUBLIC = {
     "SentWindow": "answer_report",
     "Session": "history.types",
     "Thinking": "reply_parser",
-    "ToolResult": "tools.toolbox Result",
+    "ToolResult": "api.answer",
     "ToolStarted": "acting",
     "ToolUse": "answer_report",
     "Usage": "answer_report",
     "Window": "window",
     "batch": "api.batches",
-    "open": "api.opening open_chat",
+    "open": "api.opening",
     "open_async": "api.async_chat",
     "pull": "api.pulling",
     "sessions": "api.opening",
@@ -84,8 +84,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module `llmchat` has no attribute `{name}`")
     from importlib import import_module
 
-    module, _, there = _PUBLIC[name].partition(" ")
-    return getattr(import_module(f"llmchat.{module}"), there or name)
+    return getattr(import_module(f"llmchat.{_PUBLIC[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,8 @@ from llmchat.reply_parser import Thinking
 from llmchat.tools.toolbox import Result
 
 T = TypeVar("T")
+# The event that a tool has run.
+ToolResult = Result
 _NO_WINDOW = SentWindow(0, 0, 0, 0, ())
 
 

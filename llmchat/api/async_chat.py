@@ -11,7 +11,7 @@ from llmchat.answer_report import SentWindow
 from llmchat.api.answer import Answer
 from llmchat.api.answering import Material
 from llmchat.api.chat import Chat
-from llmchat.api.opening import open_chat
+from llmchat.api.opening import open as open_chat
 from llmchat.api.stream import Running
 from llmchat.chat import Event
 from llmchat.conversation import Message

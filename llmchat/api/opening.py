@@ -41,24 +41,24 @@ LAST = "last"
 
 
 @overload
-def open_chat(
+def open(
     model: str | None = None, *, schema: type[T], session: str | None = None, save: bool = False,
     system: str | None = None, tools: Iterable[AnyTool] = (), confirm: Confirm | None = None,
     world: World | None = None, **options: Any,
 ) -> Chat[T]: ...  # fmt: skip
 @overload
-def open_chat(
+def open(
     model: str | None = None, *, schema: None = None, session: str | None = None,
     save: bool = False, system: str | None = None, tools: Iterable[AnyTool] = (),
     confirm: Confirm | None = None, world: World | None = None, **options: Any,
 ) -> Chat[None]: ...  # fmt: skip
 @overload
-def open_chat(
+def open(
     model: str | None = None, *, schema: Any, session: str | None = None, save: bool = False,
     system: str | None = None, tools: Iterable[AnyTool] = (), confirm: Confirm | None = None,
     world: World | None = None, **options: Any,
 ) -> Chat[Any]: ...  # fmt: skip
-def open_chat(
+def open(
     model: str | None = None,
     *,
     session: str | None = None,

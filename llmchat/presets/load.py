@@ -164,14 +164,19 @@ def _all_files(own: Path | None) -> dict[str, Path]:
 def _catalogue(own: Path | None) -> dict[str, Path]:
     """Name or alias → file: the user's, then ours."""
     folders = (own, SHIPPED / "models")
-    return _named_in(tuple(folder for folder in folders if folder and folder.is_dir()))
+    here = [folder for folder in folders if folder and folder.is_dir()]
+    # A program that runs for long sees a preset that was added.
+    return _named_in(tuple((folder, folder.stat().st_mtime_ns) for folder in here))
 
 
 @functools.lru_cache(maxsize=8)
-def _named_in(folders: tuple[Path, ...]) -> dict[str, Path]:
-    """Name or alias → file. Aliases are matched by a pattern, which is faster than parsing TOML."""
+def _named_in(folders: tuple[tuple[Path, int], ...]) -> dict[str, Path]:
+    """Name or alias → file, of folders with the time of their last change.
+
+    Aliases are matched by a pattern, which is faster than parsing TOML.
+    """
     known: dict[str, Path] = {}
-    for path in (path for folder in folders for path in sorted(folder.glob("*.toml"))):
+    for path in (path for folder, _ in folders for path in sorted(folder.glob("*.toml"))):
         aliases = re.search(r"^aliases\s*=\s*\[(.*?)\]", _text(path), re.M | re.S)
         for name in (path.stem, *re.findall(r'"([^"]+)"', aliases[1] if aliases else "")):
             known.setdefault(name.lower(), path)

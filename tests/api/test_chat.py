@@ -166,3 +166,12 @@ def test_empty_questions_and_chats_are_errors(tmp_path: Path) -> None:
         chat.ask("")
     with pytest.raises(UsageError, match="empty"):
         chat.save()
+
+
+def test_a_preset_that_was_added_meanwhile_is_found(world: World) -> None:
+    with_demo(world)
+    with pytest.raises(llmchat.LlmchatError, match="no model is called `later`"):
+        llmchat.open("later", world=world)
+    (world.own_presets / "later.toml").write_text((world.own_presets / "demo.toml").read_text())
+    with llmchat.open("later", world=world) as chat:
+        assert chat.model == "later"
