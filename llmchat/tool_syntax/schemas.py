@@ -7,6 +7,9 @@ from typing import Any
 
 Schema = dict[str, Any]
 _DEFINITIONS = ("$defs", "definitions")
+_NAMED = ("properties", "patternProperties", *_DEFINITIONS)
+# Keywords whose values are no schemas.
+_VALUES = ("const", "enum", "default", "examples", "required")
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "integer": int,
@@ -19,14 +22,33 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def parameters(tool: Mapping[str, Any]) -> Schema:
-    """The schema of a tool's arguments. A tool that names its arguments takes no others."""
-    schema = dict(tool["function"].get("parameters") or {})
+    """The schema of a tool's arguments, as far as it binds them.
+
+    A tool that names its arguments takes no others. `propertyNames`, which generators of schemas
+    write for every map and no grammar here enforces, is left out.
+    """
+    schema = dict(_without_names(tool["function"].get("parameters") or {}))
     schema.setdefault("type", "object")
     opened = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
     if not opened & set(schema):
         schema.setdefault("properties", {})
         schema["additionalProperties"] = False
     return schema
+
+
+def _without_names(schema: Any, *, names: bool = False) -> Any:
+    """A schema without `propertyNames`. names: its keys are names of the user, not keywords."""
+    if isinstance(schema, list):
+        return [_without_names(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: inner
+        if not names and key in _VALUES
+        else _without_names(inner, names=not names and key in _NAMED)
+        for key, inner in schema.items()
+        if names or key != "propertyNames"
+    }
 
 
 def call_object(name: str, key: str, schema: Schema) -> Schema:

@@ -123,3 +123,11 @@ def test_a_model_is_enough_for_a_client_or_lacks_something(
     client: str, window: int, tools: bool | None, expected: list[str]
 ) -> None:
     assert problems(find_client(client), a_model(window, tools)) == expected
+
+
+@ALL
+def test_the_page_has_a_row_for_each_client(client: Client) -> None:
+    page = (Path(__file__).parents[2] / "docs/clients.md").read_text("utf-8")
+    row = f"| [{client.name}]({client.source}) | {client.protocol} | {client.window:,} | "
+    (line,) = [line for line in page.splitlines() if line.startswith(row)]
+    assert ("| required |" in line) == client.tools

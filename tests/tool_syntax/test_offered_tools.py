@@ -13,7 +13,7 @@ from llmchat.engines.scripted import ScriptedEngine
 from llmchat.presets import Preset, find, formats, get_format
 from llmchat.prompt import WORD_JOINER
 from llmchat.structure import ANY_JSON
-from llmchat.tool_syntax import dialect_of, prepare
+from llmchat.tool_syntax import dialect_of, prepare, schemas
 from llmchat.window import fit
 
 WEATHER = {
@@ -219,3 +219,20 @@ def test_the_template_of_qwen_2_5_shows_a_call_as_it_is_written() -> None:
     text = render(ASKED, Message("user", "Weather?"), form="template", template=template)
     assert text.startswith("Be kind. Call a function only if the question needs it.")
     assert '<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n' in text
+
+
+def test_names_of_properties_are_not_bound_but_a_property_may_have_that_name() -> None:
+    given = {
+        "type": "object",
+        "properties": {
+            "propertyNames": {"type": "string"},
+            "env": {"type": "object", "propertyNames": {"type": "string"}},
+            "kind": {"enum": [{"propertyNames": 1}]},
+        },
+    }
+    tool = {"type": "function", "function": {"name": "run", "parameters": given}}
+    assert schemas.parameters(tool)["properties"] == {
+        "propertyNames": {"type": "string"},
+        "env": {"type": "object"},
+        "kind": {"enum": [{"propertyNames": 1}]},
+    }
