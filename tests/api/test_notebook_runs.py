@@ -25,7 +25,7 @@ def test_the_notebook_runs(smol_home: Path, tmp_path: Path) -> None:
     client.execute(env=env)
     text = "\n".join(map(_text, notebook.cells))
     assert "The capital of France is Paris." in text and "Animal(name=" in text
-    assert "Ahoy" in text and "pirate" in text
+    assert "Ahoy, notebook!" in text and "better" in text
     kinds = {kind for cell in notebook.cells for kind in _kinds(cell)}
     assert {"text/markdown", "text/html", "image/png"} <= kinds
 
