@@ -43,9 +43,11 @@ reference: $(VENV)/installed ## Write the reference pages of docs/ anew from the
 docs: reference $(VENV)/installed-docs ## Build the documentation as a site in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-wheel: $(VENV)/installed-dev ## Build sdist and wheel, and try the wheel in an environment of its own
+wheel: $(VENV)/installed-dev ## Build sdist and wheels, and try the one of this machine without a compiler
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --sdist --outdir dist .
+	set -e; for machine in x86_64 aarch64 any; do \
+	    LLMCHAT_WHEEL_MACHINE=$$machine $(BIN)/python -m build --wheel --outdir dist .; done
 	PYTHON=$(PYTHON) scripts/try_wheel.sh
 
 release: check test wheel ## Everything that a release requires

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Prove the wheel in dist/: install it where nothing else is, with a home of its own, and ask the
-# default model a question. `make release` runs this; the source tree is not on the path.
+# default model a question, without a compiler. `make release` runs this; the source tree is not on
+# the path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' llmchat/__init__.py)
-wheel=$(ls "$root"/dist/llmchat-"$version"-*.whl)
+wheel=$(ls "$root"/dist/llmchat-"$version"-*_"$(uname -m)".whl)
 grep -q "^## $version" CHANGELOG.md || { echo "CHANGELOG.md has no section for $version"; exit 1; }
 
 scratch=$(mktemp -d)
@@ -25,8 +26,10 @@ llmchat pull --quiet smollm2
 answer=$(echo "What is the capital of France? One word." | llmchat chat --quiet --temperature 0)
 echo "llmchat $version answers: $answer"
 case $answer in *Paris*) ;; *) echo "that is not Paris"; exit 1 ;; esac
-# The compiled step comes as C sources: building it proves that they are in the wheel.
-llmchat doctor --help >/dev/null
-ls "$HOME"/.cache/llmchat/*/*.so >/dev/null 2>&1 || find "$HOME/.cache/llmchat" -name "*.so" | grep -q . \
-    || { echo "the compiled step was not built"; exit 1; }
+# The wheel carries the compiled step: it loads where PATH has no compiler, and nothing is built.
+kernels="from pathlib import Path; from llmchat.engines.transformers.compiled.build import load_kernels
+load_kernels(Path('built'))"
+PATH=$scratch/venv/bin LLMCHAT_TRACEBACK=1 "$scratch/venv/bin/python" -P -c "$kernels"
+[ ! -e built ] && ! find "$HOME" -name "step-*.so" | grep -q . \
+    || { echo "the compiled step was built again"; exit 1; }
 echo "the wheel works: $wheel"
