@@ -84,11 +84,14 @@ def test_library_of_the_wheel_gives_the_bits_of_one_compiled_here(
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(EMULATOR is None, reason="qemu-user is not installed")
-@pytest.mark.parametrize("one", carried.for_machine("aarch64"), ids=lambda one: one.name)
+@pytest.mark.parametrize("one", carried.for_machine("aarch64")[:2], ids=lambda one: one.name)
 def test_arm64_multiplies_to_the_bits_of_this_machine(
     one: carried.InstructionSet, python: Path, tmp_path: Path
 ) -> None:
-    """5,456 products of int8 matrices and of matrices in groups, emulated by qemu."""
+    """5,456 products of int8 matrices and of matrices in groups, emulated by qemu.
+
+    Of the two with kernels of their own; the third one's build would take half a minute more.
+    """
     flags = ["-std=gnu11", "-O1", "-ffp-contract=off", "-Wno-psabi", "-I", carried.SOURCES, PROBE]
     here, there = tmp_path / "here", tmp_path / "there"
     subprocess.run(["cc", *flags, "-march=native", "-o", here, "-lm"], check=True)

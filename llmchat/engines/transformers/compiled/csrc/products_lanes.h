@@ -30,7 +30,7 @@ static void gemv_block(const Activations *acts, int64_t row, const RowBlock *blo
     f32x16 total = {};
     for (int64_t group = 0; group < acts->groups; group++) {
         int64_t column = group * GROUP, count = MAX(0, MIN(GROUP, acts->in - column));
-        i32x16 sums;
+        GroupSums sums; /* in memory: clang would reload a vector for each of its lanes */
         for (int i = 0; i < LANES; i++) {
             const int8_t *w = block->rows[i] + column;
             int32_t s = 0;
@@ -39,9 +39,9 @@ static void gemv_block(const Activations *acts, int64_t row, const RowBlock *blo
                 s = dot_group(w, q + column);
             else
                 for (int k = 0; k < count; k++) s += (int16_t)w[k] * q[column + k];
-            sums[i] = s;
+            sums.lane[i] = s;
         }
-        total = fused_madd(__builtin_convertvector(sums, f32x16),
+        total = fused_madd(__builtin_convertvector(sums.all, f32x16),
                            splat(acts->scale[row * acts->groups + group]), total);
     }
     store(out, total);
