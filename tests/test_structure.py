@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,12 @@ def test_a_room_imports_only_lower_rooms(path: Path) -> None:
     others = {room_of(name) for name in imports_of(path)} - {own}
     wrong = {other for other in others if PLACES[other] >= PLACES[own]}
     assert not wrong, f"{own} imports {wrong}"
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest imports them by name alone."""
+    files = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert not [name for name, count in files.items() if count > 1]
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
