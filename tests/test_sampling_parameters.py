@@ -27,10 +27,17 @@ PENALTIES = {"engines/transformers/pytorch/penalties.py"}
 DRY = {"engines/transformers/dry.py"}
 # Files with a reason of their own to name a parameter.
 OTHER_USES = {
-    # OpenAI's API has a range of its own for it, and 0 there means greedy.
-    "top_p": {"server/api.py", "server/request_parsing.py"},
+    # OpenAI's API has a range of its own for it, and 0 there means greedy. Other APIs and the roles
+    # of aichat have it in their own words.
+    "top_p": {
+        "server/api.py",
+        "server/request_parsing.py",
+        *(f"server/messages_api/{name}.py" for name in ("schema", "translation")),
+        *(f"server/responses_api/{name}.py" for name in ("schema", "translation", "response_body")),
+        "roles/importing/aichat.py",
+    },
     # vLLM and SGLang turn it off with -1.
-    "top_k": {"engines/openai_api/dialects.py"},
+    "top_k": {"engines/openai_api/dialects.py", "server/messages_api/schema.py"},
     # A summary has a sampling of its own; vLLM reads it from a checkpoint's generation config.
     "repetition_penalty": {"summary.py", "deploy/vllm.py"},
     # Ids are checked before the prompt is read; llama.cpp takes pairs.

@@ -58,5 +58,8 @@ def pull(
     plan.enforce(force=force, memory=dry_run or downloads)
     if not dry_run:
         progress = NoProgress() if quiet else ByteProgress(world)
-        pulling.pull_and_prepare(planned, world, progress, force=force, prepare=prepare, code=code)
+        parts = pulling.pull(planned, world, progress, force=force)
+        if prepare and parts:
+            files = [part.checkpoint for part in parts]
+            pulling.prepare_copy(planned.preset, files, world, progress, code=code)
     return plan

@@ -109,16 +109,16 @@ def _pull(world: World, options: Options, how: _Pull) -> None:
     if planned.proposed and not how.yes and not _accepted(plan, world):
         raise UsageError("nothing was pulled", f"name a file: {_other_names(plan)}")
     progress = NoProgress() if how.quiet else ByteProgress(world)
-    code = options.trust_remote_code
-    parts, prepared = pulling.pull_and_prepare(
-        planned, world, progress, force=how.force, prepare=how.prepare, code=code
-    )
+    parts = pulling.pull(planned, world, progress, force=how.force)
     lines = [
         f"{part.checkpoint.source}: {'; '.join(part.notes) or 'already here'}"
         f" ({byte_count(part.checkpoint.size, decimals=0)})"
         for part in parts
     ]
-    _note([*lines, *prepared], world, how)
+    _note(lines, world, how)
+    if how.prepare and parts:
+        files, code = [part.checkpoint for part in parts], options.trust_remote_code
+        _note(pulling.prepare_copy(planned.preset, files, world, progress, code=code), world, how)
     if parts and pulling.is_model(parts[0].checkpoint):
         chosen = replace(options, model=planned.preset.name) if planned.proposed else options
         _note([f"ready: {pulling.use_of(planned.preset, chosen)}"], world, how)

@@ -151,23 +151,6 @@ def pull(
         progress.close()
 
 
-def pull_and_prepare(
-    planned: PlannedPull,
-    world: World,
-    progress: Progress,
-    *,
-    force: bool = False,
-    prepare: bool = True,
-    code: bool = False,
-) -> tuple[list[Pulled], list[str]]:
-    """`pull`, then `prepare_copy` unless prepare is False; returns what both do."""
-    parts = pull(planned, world, progress, force=force)
-    if not prepare or not parts:
-        return parts, []
-    checkpoints = [part.checkpoint for part in parts]
-    return parts, prepare_copy(planned.preset, checkpoints, world, progress, code=code)
-
-
 def _pull_part(
     inspection: Inspection, world: World, progress: Progress, *, code: bool = False
 ) -> Pulled:

@@ -158,15 +158,20 @@ def _file_of(model: str, own: Path | None) -> Path | None:
 
 def _all_files(own: Path | None) -> dict[str, Path]:
     """Name or alias → file: the user's, ours, and those of plugins, which replace none of them."""
-    return _named_in(plugin_files.folders()) | _catalogue(own)
+    return _named_in(_dated(plugin_files.folders())) | _catalogue(own)
 
 
 def _catalogue(own: Path | None) -> dict[str, Path]:
     """Name or alias → file: the user's, then ours."""
     folders = (own, SHIPPED / "models")
-    here = [folder for folder in folders if folder and folder.is_dir()]
-    # A program that runs for long sees a preset that was added.
-    return _named_in(tuple((folder, folder.stat().st_mtime_ns) for folder in here))
+    return _named_in(_dated(folder for folder in folders if folder and folder.is_dir()))
+
+
+def _dated(folders: Iterable[Path]) -> tuple[tuple[Path, int], ...]:
+    """Folders with the time of their last change: a program that runs for long sees a preset that
+    was added.
+    """
+    return tuple((folder, folder.stat().st_mtime_ns) for folder in folders)
 
 
 @functools.lru_cache(maxsize=8)

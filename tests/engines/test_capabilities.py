@@ -87,7 +87,8 @@ def test_asking_for_a_capability_does_not_load_the_model() -> None:
 
 # What modules that use engines look up by name, each the value of a struct. None is an engine.
 LOOKED_UP = {
-    "context", "error", "loaded.preset", "one.paired", "options", "preset", "preset.sampling",
+    "context", "error", "import_module(f'llmchat.{_PUBLIC[name]}')", "known", "loaded.preset",
+    "one.paired", "options", "preset", "preset.sampling",
     "report", "request", "sampling", "settings.options", "stream", "task", "wanted.preset",
     "window", "world.stdin",
 }  # fmt: skip

@@ -3,12 +3,11 @@ process at many of them.
 """
 
 import struct
-from pathlib import Path
-from typing import Any
 
 import pytest
-from support.checkpoints import CHATML, SPECIALS, save_tiny
+from support.checkpoints import save_tiny
 from support.fuzz_doors import Door, knock_with_gguf
+from support.tiny_gguf import write_gguf
 
 pytest.importorskip("xllamacpp")
 ASK = (
@@ -29,21 +28,8 @@ ASK = (
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A whole model in 150 kB, with a vocabulary and a chat template."""
-    from llmchat.bench import q8_0
-
-    plain = q8_0._name_tokens
-
-    def named(writer: Any, folder: Path, count: int) -> None:
-        plain(writer, folder, count)
-        writer.add_token_types([3 if number < len(SPECIALS) else 1 for number in range(count)])
-        writer.add_bos_token_id(1)
-        writer.add_eos_token_id(2)
-        writer.add_chat_template(CHATML)
-
     folder = tmp_path_factory.mktemp("tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(q8_0, "_name_tokens", named)
-        q8_0.write(save_tiny(folder / "checkpoint"), folder / "tiny.gguf")
+    write_gguf(save_tiny(folder / "checkpoint"), folder / "tiny.gguf")
     return (folder / "tiny.gguf").read_bytes()
 
 

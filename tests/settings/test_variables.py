@@ -14,7 +14,7 @@ OPTIONS = {f"LLMCHAT_{name.upper()}" for name in Options.__struct_fields__}
 TERMINALS = {
     "TMUX", "STY", "TERM_PROGRAM", "VTE_VERSION", "KITTY_WINDOW_ID", "WT_SESSION",
     "KONSOLE_VERSION", "ALACRITTY_WINDOW_ID", "DOMTERM", "WAYLAND_DISPLAY", "DISPLAY", "SSH_TTY",
-    "HOME", "PATH",
+    "HOME", "PATH", "COMSPEC",
 }  # fmt: skip
 # Set for the programs that llmchat starts, and for libraries.
 SET = {"HF_HUB_DISABLE_TELEMETRY", "TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS"}

@@ -103,11 +103,14 @@ def tiny_experts_config(**changes: Any) -> Qwen3MoeConfig:
 
 
 def save_adapter(folder: Path, base: Path, *, seed: int = 1, std: float = 0.2, **lora: Any) -> Path:
-    """Let peft save a random, non-zero LoRA for the model in `base`; its config is enough."""
+    """Let peft save a random, non-zero LoRA for the model in `base`, which may be a GGUF file."""
     import peft
 
     config = AutoConfig.from_pretrained(base)
-    model = maker(config).from_config(config, dtype=torch.float32)
+    if any(base.glob("*.safetensors")):
+        model = maker(config).from_pretrained(base, dtype=torch.float32)
+    else:  # Only what an adapter saves of the base itself needs weights.
+        model = maker(config).from_config(config, dtype=torch.float32)
     settings = {
         "r": 4,
         "lora_alpha": 8,
