@@ -63,7 +63,7 @@ def absolute(model: str, own: Path | None = None) -> str:
 def _preset_file(model: str, own: Path | None) -> Path | None:
     known = _file_of(model, own) or _catalogue(own).get(model.lower())
     # Only now are plugins imported: neither the user's presets nor ours have the name.
-    return known or _named_in(plugin_files.folders()).get(model.lower())
+    return known or _named_in(_dated(plugin_files.folders())).get(model.lower())
 
 
 def _is_path(model: str) -> bool:
