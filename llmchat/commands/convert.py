@@ -11,13 +11,7 @@ from llmchat.settings import World
 
 def convert(
     ctx: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A preset, a Hub repo, a folder or a .gguf file.",
-            autocompletion=options.complete_model,
-        ),
-    ],
+    model: options.ModelArgument,
     to: Annotated[
         str,
         typer.Option(

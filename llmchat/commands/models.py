@@ -232,13 +232,7 @@ def _list_elsewhere(world: World, *, json: bool, quiet: bool) -> None:
 @app.command()
 def show(
     ctx: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A preset, a Hub repo, a folder or a .gguf file.",
-            autocompletion=options.complete_model,
-        ),
-    ],
+    model: options.ModelArgument,
     json: options.Json = False,
 ) -> None:
     """Show what is known about a model: files, format, context window, licence, notes."""

@@ -107,6 +107,12 @@ def _with_flags(command: Command, flags: Mapping[str, Any], before: str = "") ->
     return command
 
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A preset, a Hub repo, a folder or a .gguf file.", autocompletion=complete_model
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(

@@ -20,7 +20,6 @@ from llmchat.server.answer_forms import AnswerForm, bound, form_of
 from llmchat.server.api import ChatRequest
 from llmchat.server.choice import Choice
 from llmchat.server.documents import UnknownDocs
-from llmchat.server.jobs import merged_events
 from llmchat.server.loaded_model import Lease
 from llmchat.server.request_documents import Asked, Placing, wants_documents
 from llmchat.server.request_messages import to_conversation
@@ -65,15 +64,10 @@ async def answers(
         )
         if state.log_prompts:
             log.info("prompt of %s: %r", client.name, generation.prompt.text)
-        samplings = [
-            sampling_of_choice(generation.sampling, index) for index in range(request.n or 1)
+        asks = [
+            (generation.prompt, sampling_of_choice(generation.sampling, index))
+            for index in range(request.n or 1)
         ]
-        jobs = lease.scheduler.submit(
-            [(generation.prompt, sampling) for sampling in samplings],
-            lease.adapters,
-            client.name,
-            lease.deadline,
-        )
         choices = [
             Choice(
                 index,
@@ -82,14 +76,11 @@ async def answers(
                 lease.engine.count,
                 asked,
             )
-            for index in range(len(jobs))
+            for index in range(len(asks))
         ]
-        try:
-            async with aclosing(merged_events(jobs)) as all_events:
-                async for index, events in all_events:
-                    yield choices, index, *choices[index].feed(events)
-        finally:
-            lease.scheduler.cancel(jobs)
+        async with aclosing(lease.events(asks, client.name)) as all_events:
+            async for index, events in all_events:
+                yield choices, index, *choices[index].feed(events)
 
 
 async def _asked(

@@ -14,7 +14,7 @@ from llmchat.prompt import Prompt
 from llmchat.server.answer_forms import AnswerForm, bound, form_of
 from llmchat.server.api import CompletionRequest
 from llmchat.server.errors import BadRequest, Unsupported
-from llmchat.server.jobs import Event, merged_events
+from llmchat.server.jobs import Event
 from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import completion_logprobs, encode_json, usage
 from llmchat.server.request_parsing import (
@@ -81,17 +81,13 @@ async def _answers(
             for prompt in prompts
             for index in range(request.n or 1)
         ]
-        jobs = lease.scheduler.submit(asked, lease.adapters, client, lease.deadline)
         choices = [
             Choice(index, prompt.text if request.echo else "")
             for index, (prompt, _) in enumerate(asked)
         ]
-        try:
-            async with aclosing(merged_events(jobs)) as all_events:
-                async for index, events in all_events:
-                    yield choices, index, *choices[index].feed(events)
-        finally:
-            lease.scheduler.cancel(jobs)
+        async with aclosing(lease.events(asked, client)) as all_events:
+            async for index, events in all_events:
+                yield choices, index, *choices[index].feed(events)
 
 
 def _sampling(request: CompletionRequest, lease: Lease, form: AnswerForm) -> Sampling:

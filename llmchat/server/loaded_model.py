@@ -2,15 +2,18 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from llmchat.engines import Adapters, Engine
+from llmchat.engines import Adapters, Engine, Sampling
 from llmchat.engines.capabilities import BatchEngine
 from llmchat.presets import Preset
+from llmchat.prompt import Prompt
+from llmchat.server.jobs import Event, merged_events
 from llmchat.server.scheduler import Scheduler
 
 # The number of clients whose keep-alive times are stored separately.
@@ -46,6 +49,21 @@ class Lease(Struct, frozen=True):
     adapters: Adapters | None
     made_by: dict[str, Any]
     deadline: float
+
+    async def events(
+        self, prompts: Sequence[tuple[Prompt, Sampling]], client: str
+    ) -> AsyncGenerator[tuple[int, list[Event]]]:
+        """The events of answers to all prompts, each with the index of its prompt.
+
+        What is unfinished when it is closed is cancelled. Raises BadRequest, Busy and Stopping.
+        """
+        jobs = self.scheduler.submit(prompts, self.adapters, client, self.deadline)
+        try:
+            async with aclosing(merged_events(jobs)) as merged:
+                async for index, events in merged:
+                    yield index, events
+        finally:
+            self.scheduler.cancel(jobs)
 
 
 class LoadedModel:

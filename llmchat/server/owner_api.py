@@ -21,7 +21,6 @@ from llmchat.models.open_model import model_folders
 from llmchat.reply import build_request
 from llmchat.server.access_control import OWNER
 from llmchat.server.errors import Refusal
-from llmchat.server.jobs import merged_events
 from llmchat.server.loaded_model import Lease
 from llmchat.server.openai_format import encode_json
 from llmchat.server.state import ServerState
@@ -104,17 +103,13 @@ def _build_request(body: Ask, lease: Lease) -> Any:
 async def _lines(state: ServerState, body: Stream) -> AsyncGenerator[bytes]:
     async with state.pool.lease(state.catalog.opened(body.key), client=OWNER) as lease:
         prompts = [(body.prompt, body.sampling)]
-        jobs = lease.scheduler.submit(prompts, lease.adapters, OWNER, lease.deadline)
-        try:
-            async with aclosing(merged_events(jobs)) as all_events:
-                async for _, events in all_events:
-                    lines = (
-                        Line(chunk=event) if isinstance(event, Chunk) else Line(finish=event)
-                        for event in events
-                    )
-                    yield b"".join(encode_json(line) + b"\n" for line in lines)
-        finally:
-            lease.scheduler.cancel(jobs)
+        async with aclosing(lease.events(prompts, OWNER)) as all_events:
+            async for _, events in all_events:
+                lines = (
+                    Line(chunk=event) if isinstance(event, Chunk) else Line(finish=event)
+                    for event in events
+                )
+                yield b"".join(encode_json(line) + b"\n" for line in lines)
 
 
 def _json(value: object) -> Response:

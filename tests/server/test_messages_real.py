@@ -5,16 +5,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from support.real_weights import real_weights
-from support.serving import model_spec, serving
-from support.worlds import make_world
-
-from llmchat.hub import pull
-from llmchat.models.loading import load
-from llmchat.models.locate import locate
-from llmchat.output.progress import NoProgress
-from llmchat.presets import preset_for
-from llmchat.settings import Options
+from support.serving import qwen_spec, serving
 
 STOCK: Any = {
     "name": "stock",
@@ -42,13 +33,7 @@ def streamed(client: anthropic.Anthropic, messages: Any, choice: Any) -> Any:
 @pytest.mark.timeout(600)
 def test_a_real_model_looks_up_a_number(tmp_path: Path) -> None:
     """The model chooses the call by itself, and answers from its result."""
-    file = real_weights("qwen15", tmp_path)
-    preset = preset_for(Options(model="qwen2.5-coder-1.5b", base=str(file)))
-    world = make_world(tmp_path)
-    pull(preset.base, world, NoProgress())
-    model = locate(preset, world)
-    spec = model_spec(lambda: load(model, Options(device="cpu")), model.preset)
-    with serving({"qwen": spec}, tmp_path) as run:
+    with serving({"qwen": qwen_spec(tmp_path)}, tmp_path) as run:
         client = run.anthropic.with_options(timeout=300)
         first = streamed(client, [QUESTION], {"type": "auto"})
         (call,) = first.content

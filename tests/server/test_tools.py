@@ -2,22 +2,10 @@
 
 from pathlib import Path
 
-from msgspec.structs import replace
-from support.serving import CHATML, model_spec, serving
+from support.serving import HERMES, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.presets import get_format
 
-# The way Qwen 2.5 and Hermes write it, shortened.
-TEMPLATE = (
-    "{%- if tools %}<|im_start|>system\n<tools>"
-    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools><|im_end|>\n{% endif %}"
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}"
-    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-HERMES = replace(CHATML, format=get_format("template").with_template(TEMPLATE, {}))
 WEATHER = {
     "type": "function",
     "function": {

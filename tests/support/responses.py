@@ -2,24 +2,11 @@
 
 from collections.abc import Generator
 
-from msgspec.structs import replace
-
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.scripted import ScriptedEngine
-from llmchat.presets import get_format
 from llmchat.prompt import Prompt
-from support.serving import CHATML, Running
+from support.serving import Running
 
-# The way Qwen 2.5 and Hermes write tools, shortened.
-TEMPLATE = (
-    "{%- if tools %}<|im_start|>system\n<tools>"
-    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools><|im_end|>\n{% endif %}"
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{%- for call in message.tool_calls or [] %}"
-    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
-    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-HERMES = replace(CHATML, format=get_format("template").with_template(TEMPLATE, {}))
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 PATCH = '<tool_call>\n{"name": "patch", "arguments": {"input": "+ a\\n- b"}}\n</tool_call>'
 SPACED = '<tool_call>\n{"name": "maps.weather", "arguments": {}}\n</tool_call>'

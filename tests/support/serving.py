@@ -15,7 +15,11 @@ import openai
 from msgspec.structs import replace
 
 from llmchat.engines import Engine
-from llmchat.presets import Preset, find, get_format
+from llmchat.hub import pull
+from llmchat.models.loading import load
+from llmchat.models.locate import locate
+from llmchat.output.progress import NoProgress
+from llmchat.presets import Preset, find, get_format, preset_for
 from llmchat.server.conversation_store import ConversationStore
 from llmchat.server.documents import ServedDocuments
 from llmchat.server.errors import UnknownModel
@@ -29,6 +33,9 @@ from llmchat.server.run import make_app
 from llmchat.server.serve_options import ServeOptions
 from llmchat.server.state import ServerState
 from llmchat.server.tools import ToolRunner
+from llmchat.settings import Options
+from support.real_weights import real_weights
+from support.worlds import make_world
 
 if TYPE_CHECKING:
     from anthropic import Anthropic
@@ -39,6 +46,16 @@ CHATML = replace(
     sampling=replace(find("smollm2").sampling, max_tokens=0),
     stop_ids=(),
 )
+# The way Qwen 2.5 and Hermes write tools, shortened.
+_HERMES = (
+    "{%- if tools %}<|im_start|>system\n<tools>"
+    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools><|im_end|>\n{% endif %}"
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{%- for call in message.tool_calls or [] %}"
+    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+HERMES = replace(CHATML, format=get_format("template").with_template(_HERMES, {}))
 
 
 class Names:
@@ -104,6 +121,17 @@ class Running:
         return next(
             loaded.scheduler for loaded in self.state.pool.loaded_models() if loaded.key == key
         )
+
+
+def qwen_spec(folder: Path) -> ModelSpec:
+    """Qwen2.5-Coder-1.5B with its real weights, pulled into a world in `folder`."""
+    preset = preset_for(
+        Options(model="qwen2.5-coder-1.5b", base=str(real_weights("qwen15", folder)))
+    )
+    world = make_world(folder)
+    pull(preset.base, world, NoProgress())
+    model = locate(preset, world)
+    return model_spec(lambda: load(model, Options(device="cpu")), model.preset)
 
 
 @contextlib.contextmanager

@@ -6,18 +6,9 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from support.real_weights import real_weights
-from support.serving import model_spec, serving
-from support.worlds import make_world
+from support.serving import qwen_spec, serving
 from tool_checks import Answer, Marks, Task, call_fault, definitions, fits, marks, tasks
 from tool_tasks import Record, Server, answer_of, ask_all, asked, report, score, wrong
-
-from llmchat.hub import pull
-from llmchat.models.loading import load
-from llmchat.models.locate import locate
-from llmchat.output.progress import NoProgress
-from llmchat.presets import preset_for
-from llmchat.settings import Options
 
 # Measured on 26 November 2026: 37 of 60. Another processor may decide a few tasks otherwise.
 FLOOR = 35
@@ -158,13 +149,7 @@ def test_a_real_model_makes_calls_that_all_parse(tmp_path: Path) -> None:
 
     Half of the wrong answers are calls where none is needed; see docs/tools.md.
     """
-    file = real_weights("qwen15", tmp_path)
-    preset = preset_for(Options(model="qwen2.5-coder-1.5b", base=str(file)))
-    world = make_world(tmp_path)
-    pull(preset.base, world, NoProgress())
-    model = locate(preset, world)
-    spec = model_spec(lambda: load(model, Options(device="cpu")), model.preset)
-    with serving({"qwen": spec}, tmp_path) as run:
+    with serving({"qwen": qwen_spec(tmp_path)}, tmp_path) as run:
         records = ask_all(Server(run.url, "qwen"), "auto", OFFERED, together=8)
     result = score(records, OFFERED)
     print(report("llmchat", "auto", result), *wrong(records, OFFERED), sep="\n")

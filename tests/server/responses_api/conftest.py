@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.responses import HERMES, SCRIPTS, Failing
-from support.serving import Running, model_spec, serving
+from support.responses import SCRIPTS, Failing
+from support.serving import HERMES, Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers import TransformersEngine

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from support.responses import HERMES
-from support.serving import model_spec, serving
+from support.serving import HERMES, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 

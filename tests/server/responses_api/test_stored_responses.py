@@ -6,8 +6,8 @@ from typing import Any
 
 import openai
 import pytest
-from support.responses import HERMES, sent
-from support.serving import Running, model_spec, serving
+from support.responses import sent
+from support.serving import HERMES, Running, model_spec, serving
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import LlmchatError
