@@ -35,7 +35,7 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     prompt: str = ""
     """Text around each question; `$input` is the question."""
     once: bool = False
-    """Whether prompt and turns are for the first question of a chat only."""
+    """Whether prompt and turns are for the first question in the role only."""
     turns: tuple[str, ...] = ()
     """Questions that are asked after the first answer, one after the other."""
     values: dict[str, str] = {}

@@ -30,7 +30,8 @@ class ReplState:
 
     documents: what is searched for each question; attached: texts by file name, sent with the next
     message; given: the documents that they are from; show_thinking: whether the model's thinking
-    is printed; role: what questions are asked in; turns: its questions that follow the last one.
+    is printed; role: what questions are asked in; begins_role: whether the next one is its first;
+    turns: its questions that follow the last one.
     """
 
     chat: Chat
@@ -40,6 +41,7 @@ class ReplState:
     plain: bool = False
     show_thinking: bool = True
     role: Role | None = None
+    begins_role: bool = False
     turns: tuple[str, ...] = ()
     attached: dict[str, str] = field(default_factory=dict)
     given: dict[str, GivenText] = field(default_factory=dict)
@@ -110,7 +112,7 @@ class ReplState:
         system, current = self.chat.preset.system, self.chat.conversation.system
         if current != system and ("system" in sets or current == old):
             self.chat.instruct(system)
-        self.role = role
+        self.role, self.begins_role = role, True
         self.chat.use_role(role.spec if role else "")
 
     def _resume_role(self, session: Session) -> None:
@@ -120,7 +122,8 @@ class ReplState:
             # The chat that is left must not be stored with the settings of the other one.
             self.chat.restart()
             self._open_role(kept_options(role) if role else {})
-        self.role, self.chat.role = role, role.spec if role else ""
+        self.role, self.begins_role = role, False
+        self.chat.role = role.spec if role else ""
 
     def _open_role(self, sets: Mapping[str, Any]) -> None:
         """Continue with the options of a role below the flags, its tools and its documents."""
@@ -207,8 +210,9 @@ class ReplState:
 
     def _in_role(self, question: Message) -> Message:
         """A question in the words of the role, whose further turns wait for its answer."""
-        self.turns = ()
-        if self.role is None or (self.role.once and self.chat.conversation.question >= 0):
+        begins = self.begins_role or self.chat.conversation.question < 0
+        self.turns, self.begins_role = (), False
+        if self.role is None or (self.role.once and not begins):
             return question
         in_role = self.role.ask(question)
         self.turns = self.role.follow_ups(question.text)

@@ -76,6 +76,13 @@ def test_turns_follow_the_first_question_and_are_shown(repl: Repl) -> None:
     assert said(repl)[0] == "S" and len(said(repl)) == 6
 
 
+def test_a_role_of_one_question_begins_in_the_middle_of_a_chat(repl: Repl) -> None:
+    type_in(repl, "Before.", "/role macro", "Q", "After.", "/role macro", "R")
+    asked = [one.text for one in repl.state.chat.conversation.messages if one.role == "user"]
+    again = ["Criticise.", "Again: R"]
+    assert asked == ["Before.", "Q", "Criticise.", "Again: Q", "After.", "R", *again]
+
+
 def test_turns_end_where_one_is_stopped(repl: Repl, monkeypatch: pytest.MonkeyPatch) -> None:
     type_in(repl, "/role macro")
     monkeypatch.setattr(
