@@ -33,6 +33,8 @@ def plugins(
         rows.append(_row(offer, error, _state(ctx, offer)))
     columns = ("offers", "package", "version", "state", "summary")
     tables.rows(world, rows, columns, json=json, quiet=quiet)
+    if not (rows or quiet or json):
+        print("no plugins are installed", file=world.stderr)
     for error in faults:
         print(fit_for(world.stderr, f"error: {error.message}"), file=world.stderr)
     if check and faults:

@@ -88,6 +88,11 @@ def test_switched_off_a_command_is_a_question(packages: Packages, tmp_path: Path
     assert "llmchat_a" not in sys.modules
 
 
+def test_an_empty_list_says_so(packages: Packages, tmp_path: Path) -> None:
+    assert run(tmp_path, "plugins") == (0, "", "no plugins are installed\n")
+    assert run(tmp_path, "plugins", "-q") == (0, "", "")
+
+
 def test_plugins_lists_and_checks_them(packages: Packages, tmp_path: Path) -> None:
     packages.install("llmchat-a", "1 / 0", "command.notes", "command.chat", "exporter.md")
     packages.install("llmchat-b", "", "comand.x", summary="B")
