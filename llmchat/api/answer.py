@@ -1,4 +1,4 @@
-"""An answer as a program reads it, and how it grows from the events of a chat."""
+"""The answer that a Python program gets, and how it is built from the events of a chat."""
 
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, cast
@@ -21,44 +21,44 @@ _NO_WINDOW = SentWindow(0, 0, 0, 0, ())
 
 
 class InvalidAnswer(LlmchatError):
-    """An answer that has no value: it was cut off, or its type refuses it."""
+    """An answer without a value: it was cut off, or its type rejects it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Generic[T]):
-    """An answer, and how it came about. `str(answer)` is its text."""
+    """An answer and what is known about it. `str(answer)` is its text."""
 
     text: str
     """The answer."""
     thinking: str
-    """What the model thought before; empty without it."""
+    """The model's reasoning before the answer; empty if there is none."""
     finish_reason: Literal["stop", "length", "cancelled"]
     """`length`: the token limit or the end of the window cut it off."""
     usage: Usage
     """Tokens."""
     window: SentWindow
-    """What the model was given, and what did not fit."""
+    """What was sent to the model, and what did not fit."""
     tool_calls: tuple[ToolUse, ...]
     """Calls of tools, in order."""
     sources: tuple[CitedSource, ...]
-    """Sources that documents and tools gave."""
+    """Passages of documents and pages of tools, as numbered in the answer."""
     timings: Timings
     """Seconds."""
     seed: int
-    """The seed that gives the same answer again."""
+    """The seed that reproduces the answer."""
     model: str
     """Name of the model."""
     session: str | None
-    """Id of the saved session; None where the chat is not saved."""
+    """Id of the saved session; None if the chat is not saved."""
     fault: str = ""
-    """Why there is no value, although a schema asked for one; empty if there is one."""
+    """With a schema: why there is no value; empty if there is one."""
     _value: T = field(default=cast(Any, None), repr=False)
 
     @property
     def value(self) -> T:
-        """What the schema makes of the text; None without a schema.
+        """The text as an instance of the schema's type; None without a schema.
 
-        Raises InvalidAnswer with `fault` where the answer is not complete.
+        Raises InvalidAnswer with `fault` if the answer is incomplete or its type rejects it.
         """
         if self.fault:
             raise InvalidAnswer(self.fault)

@@ -1,4 +1,4 @@
-"""How a chat answers: in the words of its role, one answer at a time."""
+"""Answers the questions of a chat, in its role and one at a time."""
 
 import logging
 from asyncio import AbstractEventLoop
@@ -34,11 +34,11 @@ log = logging.getLogger("llmchat")
 
 
 class Maker(Protocol):
-    """How the chats of one `open` are made, and what they share."""
+    """Makes the chats of one `open`, and holds what they share."""
 
     @property
     def role(self) -> "Role | None":
-        """What questions are asked in."""
+        """The role that words the questions."""
         ...
 
     def chat(self, model: SharedModel, form: Form[Any], *, settings: Mapping[str, Any]) -> Any:
@@ -77,7 +77,7 @@ class Asked(Struct, frozen=True):
 
 
 class Answering:
-    """The path of the answers of one chat."""
+    """Answers the questions of one chat."""
 
     def __init__(self, maker: Maker, model: SharedModel, talk: Chat, documents: Documents):
         self.answer: Answer[Any] | None = None
@@ -91,7 +91,7 @@ class Answering:
             self._running.close()
 
     def pieces(self, slot: Slot, asked: Asked) -> Generator[str]:
-        """The text of the answer; of a role with turns, that of the last one."""
+        """The text of the answer; with a role of several turns, only that of the last turn."""
         growing: GrowingAnswer[Any] = GrowingAnswer(asked.form)
         with closing(self.events(slot, asked)) as events:
             for event in events:
@@ -139,11 +139,11 @@ class Answering:
             yield event
 
     def _start(self, slot: Slot) -> None:
-        """Begin a turn; an answer of this chat that was left is cancelled."""
+        """Begin a turn; an abandoned answer of this chat is cancelled."""
         before = self._running
         if before is not None and before.is_running:
             raise UsageError(
-                "this chat is answering", "a tool that asks needs a chat of its own: chat.new()"
+                "this chat is already answering", "a tool can ask in another chat: chat.new()"
             )
         if before is not None:
             before.close()

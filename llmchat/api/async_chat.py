@@ -1,4 +1,4 @@
-"""The async twins: a chat in a thread of its own, and its answers as async iterators."""
+"""The async API: a chat in its own thread, and its answers as async iterators."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
@@ -24,7 +24,7 @@ _END: Any = object()
 
 
 class _Thread:
-    """The one thread that a chat runs in: its steps come one after the other."""
+    """The single thread in which all steps of a chat run."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "llmchat")
@@ -88,7 +88,7 @@ class AsyncChat(Generic[T]):
         schema: Any = None,
         **settings: Any,
     ) -> AsyncRunning[str]:
-        """Ask, and iterate over the text of the answer while it is written; see `Chat.say`."""
+        """Ask, and yield the text of the answer while it is generated; see `Chat.say`."""
         self._use_loop()
         running = self._chat.say(text, input=input, files=files, schema=schema, **settings)
         return AsyncRunning(running, self._thread)
@@ -102,7 +102,7 @@ class AsyncChat(Generic[T]):
         schema: Any = None,
         **settings: Any,
     ) -> AsyncRunning[Event]:
-        """Ask, and iterate over all that happens; see `Chat.stream`."""
+        """Ask, and yield the events of the answer; see `Chat.stream`."""
         self._use_loop()
         running = self._chat.stream(text, input=input, files=files, schema=schema, **settings)
         return AsyncRunning(running, self._thread)
@@ -131,7 +131,7 @@ class AsyncChat(Generic[T]):
         schema: Any = None,
         **settings: Any,
     ) -> Answer[Any]:
-        """Ask, and return the whole answer. A task that is cancelled cancels the answer."""
+        """Ask, and return the whole answer. Cancelling the task cancels the answer."""
         events = self.stream(text, input=input, files=files, schema=schema, **settings)
         return await _whole(events)
 
@@ -159,11 +159,11 @@ class AsyncChat(Generic[T]):
 
     @property
     def session(self) -> str | None:
-        """Id of the saved session; None where the chat is not saved, or empty."""
+        """Id of the saved session; None if the chat is not saved, or empty."""
         return self._chat.session
 
     async def window(self) -> SentWindow:
-        """What the next question will be sent with, and what will be left out."""
+        """The messages that the next question will be sent with, and those left out."""
         return await self._thread.run(lambda: self._chat.window)
 
     async def instruct(self, system: str) -> None:

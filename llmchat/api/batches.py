@@ -33,7 +33,7 @@ Prompts = str | Path | Iterable[str | Mapping[str, Any]]
 
 
 class BatchAnswer(Struct, Generic[T], frozen=True, kw_only=True):
-    """The answer to one prompt, or why there is none."""
+    """The answer to one prompt, or its error."""
 
     line: int
     """Number of the prompt, from 1."""
@@ -42,9 +42,9 @@ class BatchAnswer(Struct, Generic[T], frozen=True, kw_only=True):
     text: str = ""
     """The answer."""
     value: T | None = None
-    """What the schema makes of it; None without a schema, and for an incomplete answer."""
+    """An instance of the schema's type; None without a schema, and for an incomplete answer."""
     thinking: str = ""
-    """What the model thought before."""
+    """The model's reasoning before the answer."""
     finish_reason: str = ""
     """`stop` or `length`; empty with an error."""
     usage: Tokens | None = None
@@ -52,7 +52,7 @@ class BatchAnswer(Struct, Generic[T], frozen=True, kw_only=True):
     window: Sent | None = None
     """What the model was given."""
     seed: int | None = None
-    """The seed that gives the same answer again."""
+    """The seed that reproduces the answer."""
     answers: tuple[str, ...] = ()
     """With `n`: the texts of all answers, the first one included."""
     error: str = ""
@@ -69,7 +69,7 @@ class Batch(list[BatchAnswer[T]], Generic[T]):
 
     @property
     def errors(self) -> list[BatchAnswer[T]]:
-        """Those without an answer."""
+        """The answers with an error."""
         return [one for one in self if one.error]
 
     def _repr_html_(self) -> str:
@@ -154,7 +154,7 @@ def _check_prompts(prompts: Prompts) -> None:
     """Raise UsageError for a file that is not there, before a model is loaded."""
     if isinstance(prompts, str | Path) and not Path(prompts).expanduser().is_file():
         raise UsageError(
-            f"there is no file {prompts}", "prompts that are not in a file come as a list"
+            f"there is no file {prompts}", "pass prompts as a list, or the path of a file"
         )
 
 
@@ -197,7 +197,7 @@ def _opened(
     if isinstance(model, Chat):
         if given:
             raise UsageError(
-                f"the chat has its own options, so `{next(iter(given))}` cannot be given",
+                f"`{next(iter(given))}` cannot be set: the batch uses the options of the chat",
                 "`chat.set(…)` changes its settings",
             )
         opened, form, role = stack.enter_context(model.lent())

@@ -30,10 +30,10 @@ S = TypeVar("S")
 
 
 class Chat(Generic[T]):
-    """A conversation with a model on this machine. `llmchat.open` makes one.
+    """A conversation with a model. `llmchat.open` makes one.
 
-    It is in memory until `save`, unless it was opened with `save=True` or a session. `close`, or a
-    `with` block, frees the model. T is the type that was given as `schema=`.
+    It is kept in memory only, unless it was opened with `save=True` or a session, or until `save`.
+    `close`, or a `with` block, frees the model. T is the type that was given as `schema=`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Chat(Generic[T]):
         schema: Any = None,
         **settings: Any,
     ) -> Pieces:
-        """Ask, and iterate over the text of the answer while it is written.
+        """Ask, and yield the text of the answer while it is generated.
 
         input, files: material for the question. schema: the form of this answer. settings: for this
         answer alone, such as `temperature=0` or `max_tokens=50`. Nothing is asked before the first
@@ -107,7 +107,7 @@ class Chat(Generic[T]):
         schema: Any = None,
         **settings: Any,
     ) -> Events:
-        """Ask, and iterate over all that happens. The arguments are those of `say`."""
+        """Ask, and yield the events of the answer. The arguments are those of `say`."""
         asked = self._asked(schema, settings, text, input, files)
         return Events(lambda slot: self._answering.events(slot, asked))
 
@@ -139,7 +139,7 @@ class Chat(Generic[T]):
 
     @property
     def window(self) -> SentWindow:
-        """What the next question will be sent with, and what will be left out."""
+        """The messages that the next question will be sent with, and those left out."""
         return SentWindow.of(self._talk.next_window())
 
     def instruct(self, system: str) -> None:
@@ -164,7 +164,7 @@ class Chat(Generic[T]):
 
     @property
     def session(self) -> str | None:
-        """Id of the saved session; None where the chat is not saved, or empty."""
+        """Id of the saved session; None if the chat is not saved, or empty."""
         return self._talk.session if self._talk.history.path else None
 
     def save(self, title: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The form of a value from its Python type: a JSON Schema, and the value that a JSON text is.
+"""Python types as JSON Schemas, and the instances that a JSON text stands for.
 
 msgspec reads Structs, dataclasses, TypedDicts, enums and all plain types, pydantic its models and
 what msgspec does not know.

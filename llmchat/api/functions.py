@@ -76,7 +76,7 @@ class FunctionTool:
 def _name_of(function: Callable[..., Any]) -> str:
     if not callable(function):
         raise UsageError(
-            f"a tool is a function or a name, not `{type(function).__name__}`",
+            f"a tool must be a function or a name, not `{type(function).__name__}`",
             "for example tools=[my_function, 'calculator']",
         )
     inner = getattr(function, "func", function)

@@ -70,15 +70,15 @@ def open(
     world: World | None = None,
     **options: Any,
 ) -> Chat[Any]:
-    """Load a model and begin a chat with it. Raises NotPulled where `llmchat.pull` must come first.
+    """Load a model and begin a chat with it. Raises NotPulled for one that must be pulled first.
 
     model: a preset, a Hub repo, a folder or a .gguf file; by default that of the settings.
-    session: continue a saved chat, by the beginning of its id or by its title; `last` is the one
-    used last. save: keep the chat as a session. system: the system text.
+    session: continue a saved chat, by the beginning of its id or by its title; `last` is the most
+    recent one. save: keep the chat as a session. system: the system text.
     schema: the form of all answers: a pydantic model, a msgspec Struct, a dataclass or another
     type; a JSON Schema as a dict; or a text as after `/schema`.
-    tools: functions, and names of built-in tools, which `allow=[…]` lets run. confirm: is asked
-    about calls of built-in tools that `allow` does not cover.
+    tools: functions, and names of built-in tools, which run if `allow=[…]` names them.
+    confirm: a function that decides about all other calls of built-in tools.
     options: every option that a flag of `llmchat chat` sets, such as `temperature=0`, `max_tokens`,
     `role`, `adapter`, `weights`, `device`, `context`, `url` or `docs`.
     world: folders, environment and streams, by default those of the process.
@@ -257,6 +257,6 @@ def _ask(confirm: Confirm, call: Call, tool: Tool) -> Reply:
 def sessions(
     limit: int | None = None, *, tag: str = "", world: World | None = None
 ) -> list[Session]:
-    """The saved chats of this machine, most recently used first."""
+    """The saved chats on this machine, most recently used first."""
     with saved_history(world or here()) as history:
         return history.sessions(limit, tag)

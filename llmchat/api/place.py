@@ -1,4 +1,4 @@
-"""Where a Python program runs: its folders, environment and streams."""
+"""The World of a Python program: its folders, environment and streams."""
 
 from llmchat import plugins
 from llmchat.settings import World

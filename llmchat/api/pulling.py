@@ -35,12 +35,12 @@ def pull(
     world: World | None = None,
     **options: Any,
 ) -> Plan:
-    """Download, check and prepare a model; what is here already is not fetched again.
+    """Download, check and prepare a model; files that are already here are not downloaded again.
 
-    dry_run: only find out what would be downloaded. force: pull even if it does not fit or match.
+    dry_run: only return what would be downloaded. force: pull even if it does not fit or match.
     prepare: write the quantised copy that makes chats start faster. quiet: show no progress.
-    options: `base`, `adapter`, `revision`, `weights`, `context`, `offline` and the like, as
-    `llmchat pull` has them. Raises the error of the first problem of the plan.
+    options: `base`, `adapter`, `revision`, `weights`, `context`, `offline` and the other options of
+    `llmchat pull`. Raises the error of the first problem of the plan.
     """
     world = world or here()
     chosen = resolve(world, checked(options) | {"model": model}).options

@@ -1,4 +1,4 @@
-"""Answers many prompts from a file, several at once; a run that was stopped goes on."""
+"""Answers many prompts from a file, several at once; a run that was stopped can be continued."""
 
 from llmchat.batches.asking import Ask as Ask
 from llmchat.batches.reading import Line as Line

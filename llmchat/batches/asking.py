@@ -94,7 +94,7 @@ def _of_request(value: Mapping[str, Any]) -> Ask:
         raise UsageError("`body` is not a JSON object")
     request = _checked({"model": "", **value["body"]})
     if request.stream:
-        raise UsageError("`body.stream` has no meaning in a batch")
+        raise UsageError("`body.stream` is not supported in a batch")
     return Ask(to_conversation(request.messages), request)
 
 

@@ -15,11 +15,12 @@ from msgspec import Struct
 from llmchat.batches.asking import Ask, ask_of
 from llmchat.batches.template import Template
 from llmchat.errors import LlmchatError, UsageError
+from llmchat.output.formatting import counted
 from llmchat.parse_guard import reason
 from llmchat.roles import Role
 from llmchat.settings import World
 
-# Bytes of a line: more is no prompt, and reading it would take the memory.
+# Bytes of a line: a longer one is not a prompt, and reading it would fill the memory.
 LONGEST = 64_000_000
 _KEY_LENGTH = 16
 # Lines of a pipe that wait for their turn.
@@ -182,7 +183,8 @@ def _rows(stream: BinaryIO, reader: Reader, name: str) -> Iterator[Line]:
 
 def _row(names: list[str], row: list[str]) -> Any:
     if len(row) != len(names):
-        return UsageError(f"it has {len(row)} columns, and the first row has {len(names)}")
+        has = counted(len(row), "column")
+        return UsageError(f"it has {has}, but the first row has {len(names)}")
     return dict(zip(names, row, strict=True))
 
 

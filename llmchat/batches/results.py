@@ -117,7 +117,7 @@ class Results:
             if mark.run != self._run:
                 raise UsageError(
                     f"{self._path} has answers of another model or of other settings",
-                    "another name begins anew; the same flags as before go on with it",
+                    "the same flags as before continue it; another file name starts anew",
                 )
             self.kept[mark.key] = found.error is None
         remove_broken_row(self._file, str(self._path), OPENINGS)
@@ -135,7 +135,7 @@ class Results:
         if not mark.of.key:
             raise UsageError(
                 f"{self._path}, line {number}, is not a row of a batch",
-                "another name leaves the file alone",
+                "choose another file name",
             )
         return mark
 

@@ -23,6 +23,6 @@ def check_role(role: Role) -> None:
     more = {"turns": role.turns, "tools": role.tools, "docs": role.docs}
     if has := [name for name, value in more.items() if value]:
         raise UsageError(
-            f"the role `{role.name}` has {' and '.join(has)}, which a batch does not use",
-            "a batch asks one question a line; `llmchat chat` uses such a role",
+            f"the role `{role.name}` has {' and '.join(has)}, which a batch does not support",
+            "a batch asks one question per line; use this role with `llmchat chat`",
         )

@@ -1,6 +1,6 @@
-"""The lines that a batch writes: an answer, or an error, for each line that it read.
+"""The lines that a batch writes: an answer or an error for each line of the input.
 
-The text below a field is its description in docs/json.md.
+docs/batch.md describes the fields.
 """
 
 import json
@@ -59,7 +59,7 @@ class OneOfSeveral(Struct):
     finish_reason: str
     """`stop` or `length` (the token limit)."""
     seed: int | None
-    """The seed that gives the same answer again."""
+    """The seed that reproduces the answer."""
 
 
 class BatchRow(Struct, kw_only=True):
@@ -74,7 +74,7 @@ class BatchRow(Struct, kw_only=True):
     value: Any = UNSET
     """The answer, parsed: with a schema, if it is complete."""
     thinking: str | UnsetType = UNSET
-    """What the model thought before; absent without it."""
+    """The model's reasoning before the answer; absent without it."""
     tool_calls: list[dict[str, Any]] | UnsetType = UNSET
     """Calls of tools, in OpenAI's form."""
     finish_reason: str | UnsetType = UNSET
@@ -84,7 +84,7 @@ class BatchRow(Struct, kw_only=True):
     window: Sent | UnsetType = UNSET
     """What the model was given."""
     seed: int | UnsetType | None = UNSET
-    """The seed that gives the same answer again."""
+    """The seed that reproduces the answer."""
     answers: list[OneOfSeveral] | UnsetType = UNSET
     """With --n: all answers, the first one included."""
     error: Fault | UnsetType = UNSET

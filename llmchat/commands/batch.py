@@ -22,8 +22,8 @@ _In = Annotated[
     str,
     typer.Argument(
         metavar="IN",
-        help="JSON lines with `prompt`, `messages`, `instruction` and `input`, or requests of"
-        " OpenAI's batch API; a .csv or .tsv file; a .txt file, one prompt a line; `-` is stdin.",
+        help="JSON lines with `prompt`, `messages` or `instruction`, or requests of OpenAI's batch"
+        " API; a .csv or .tsv file; a .txt file with a prompt per line; `-` is stdin.",
     ),
 ]
 _Out = Annotated[
@@ -32,8 +32,8 @@ _Out = Annotated[
         "-o",
         "--output",
         metavar="FILE",
-        help="Where the answers go, one JSON object for each line; a file that exists is"
-        " continued. `-` is stdout.",
+        help="File for the answers, one JSON object per line; an existing file is continued."
+        " `-` is stdout.",
         rich_help_panel=BATCH,
     ),
 ]
@@ -42,7 +42,7 @@ _Template = Annotated[
     typer.Option(
         "--template",
         metavar="TEXT",
-        help="The prompt, with fields or columns of each line: `Summarise: {text}`.",
+        help="Make the prompt from fields or columns of a line: `Summarise: {text}`.",
         rich_help_panel=BATCH,
     ),
 ]
@@ -50,16 +50,16 @@ _AsDone = Annotated[
     bool,
     typer.Option(
         "--as-done",
-        help="Leave the answers in the order in which they were made.",
+        help="Keep the answers in the order in which they finish.",
         rich_help_panel=BATCH,
     ),
 ]
 _N = Annotated[
-    int, typer.Option("--n", min=1, max=128, help="Answers to each line.", rich_help_panel=BATCH)
+    int, typer.Option("--n", min=1, max=128, help="Answers per line.", rich_help_panel=BATCH)
 ]
 _Parallel = Annotated[
     int,
-    typer.Option(min=1, max=1024, help="Answers that are made at once.", rich_help_panel=BATCH),
+    typer.Option(min=1, max=1024, help="Answers generated at once.", rich_help_panel=BATCH),
 ]
 _Format = Annotated[
     str | None,
@@ -94,7 +94,7 @@ def batch(
     quiet: options.Quiet = False,
     **shared: Any,
 ) -> None:
-    """Answer many prompts from a file, several at once. A run that was stopped goes on."""
+    """Answer many prompts from a file, several at once; continue a run that was stopped."""
     from llmchat.batches import lines_of, run
     from llmchat.batches.reading import as_they_come, count_lines, is_pipe
     from llmchat.batches.run import summary

@@ -1,4 +1,4 @@
-"""`llmchat connect`: the configuration of another program for the models of `llmchat serve`."""
+"""The command that configures another program for `llmchat serve`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +27,7 @@ def connect(
         str | None,
         typer.Argument(
             metavar="[CLIENT]",
-            help="The program; without one, all are listed.",
+            help="The program; without it, all are listed.",
             autocompletion=_complete_client,
         ),
     ] = None,
@@ -45,18 +45,18 @@ def connect(
         bool,
         typer.Option(
             "--write",
-            help="Write the settings into the client's files. A file that exists is copied first"
-            " and keeps what else it says.",
+            help="Merge the settings into the client's files. An existing file is copied first.",
         ),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also if the model is not enough for the client.")
+        bool,
+        typer.Option("--force", help="Continue even if the model does not suffice for the client."),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Print or write what a client must be told to use `llmchat serve`: llm, aider, opencode, …
+    """Print or write the settings of a client for `llmchat serve`: llm, aider, opencode, …
 
-    The window and the tools of the model are checked first, and whether a server answers.
+    It first checks the window and the tools of the model, and whether a server answers.
     """
     world: World = ctx.obj
     if client is None:
@@ -106,12 +106,12 @@ def _write(world: World, prepared: "Prepared", *, secret: bool) -> None:
     if not any(part.path for part in prepared.parts):
         name = prepared.client.name
         raise UsageError(
-            f"{name} has no configuration file that --write could write",
-            f"`llmchat connect {name}` prints what it needs",
+            f"{name} has no configuration file that --write could change",
+            f"`llmchat connect {name}` prints the settings",
         )
     for change in write(prepared.parts, secret=secret):
-        copy = f"; {change.copy} is the file before" if change.copy else ""
-        done = f"wrote {change.path}{copy}" if change.changed else f"{change.path} has it already"
+        copy = f"; the previous file is {change.copy}" if change.copy else ""
+        done = f"wrote {change.path}{copy}" if change.changed else f"{change.path} is up to date"
         _note(world, done)
     _print_notes(world, prepared)
 

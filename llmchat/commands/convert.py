@@ -1,4 +1,4 @@
-"""`llmchat convert`: a copy of a model for other programs."""
+"""The command that converts a model to a GGUF file or int4 weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,9 +35,9 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier copy.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a copy of a model for other programs: a GGUF file, which llama.cpp runs.
+    """Write a copy of a model: a GGUF file for llama.cpp, or int4 weights for other machines.
 
-    The adapters of the model are merged. Tokenizer, chat template and licence go into the copy.
+    Adapters are merged. The copy has the tokenizer, the chat template and the licence.
     """
     from llmchat.models import convert as converting
     from llmchat.models.opener import preset_of

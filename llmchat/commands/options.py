@@ -217,8 +217,8 @@ Role = Annotated[
     typer.Option(
         "--role",
         metavar="NAME",
-        help="A saved way to ask: system text, prompt, model, sampling, tools; `llmchat roles list`"
-        " shows them. 'NAME KEY=VALUE' gives it a value; `off` for none.",
+        help="A role: saved prompts and options, listed by `llmchat roles list`. 'NAME KEY=VALUE'"
+        " sets a value of it; `off` for none.",
         rich_help_panel=CONTEXT,
         autocompletion=complete_role,
     ),

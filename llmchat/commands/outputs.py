@@ -26,7 +26,7 @@ class OneAnswer(Struct):
     completion_tokens: int
     """Tokens of the answer."""
     seed: int
-    """The seed that gives the same answer again."""
+    """The seed that reproduces the answer."""
 
 
 class Answer(Struct, kw_only=True):
@@ -35,7 +35,7 @@ class Answer(Struct, kw_only=True):
     text: str
     """The answer."""
     thinking: str | UnsetType = UNSET
-    """What the model thought before; absent without it."""
+    """The model's reasoning before the answer; absent without it."""
     model: str
     """Name of the model."""
     adapter: str | None
@@ -51,7 +51,7 @@ class Answer(Struct, kw_only=True):
     window: SentWindow
     """What the model was given."""
     seed: int
-    """The seed that gives the same answer again."""
+    """The seed that reproduces the answer."""
     session: str | None
     """Id of the session; null with --no-log."""
     code: str | UnsetType | None = UNSET
@@ -76,7 +76,7 @@ class ListedRole(Struct):
     about: str
     """What it is for."""
     values: dict[str, str | None]
-    """The values that it takes, with their defaults; null where it has none."""
+    """The values that it takes, with their defaults; null for a value without a default."""
     origin: str
     """`own` or `llmchat`."""
 
@@ -281,24 +281,24 @@ class ListedClient(Struct):
     protocol: str
     """API that it uses: `chat`, `messages` or `responses`."""
     window: int
-    """Tokens of the smallest context window that is enough for it."""
+    """Tokens of the smallest context window that it works with."""
     tools: bool
-    """Whether it works by calling tools."""
+    """Whether it requires tools."""
     source: str
     """Where its settings are documented."""
     tested: str
-    """What was run with it, and when; empty if only its documentation was read."""
+    """Version and day of a test; empty if only its documentation was read."""
 
 
 class ClientFile(Struct):
     """The settings for one file of a client."""
 
     path: str
-    """The file; empty for text that belongs into no file of the client."""
+    """The file; empty for text that is not written to a file."""
     kind: str
     """`json`, `yaml`, `toml`, `python` or `shell`."""
     text: str
-    """The settings, as a new file has them."""
+    """The contents of a new file with the settings."""
 
 
 class ClientSettings(Struct):
@@ -319,4 +319,4 @@ class ClientSettings(Struct):
     run: str
     """Command that uses the settings; empty if there is none."""
     notes: list[str]
-    """What to know or to do."""
+    """Notes for the user."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmchat.roles.importing import Found
 
 app = typer.Typer(
-    help="List, show, edit and import roles: saved ways to ask.", no_args_is_help=True
+    help="List, show, edit and import roles: saved prompts and options.", no_args_is_help=True
 )
 
 _Name = Annotated[
@@ -29,7 +29,7 @@ def list_roles(
     json: options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
 ) -> None:
-    """List the roles: your own, and those that llmchat brings."""
+    """List the built-in roles and your own."""
     from llmchat import roles
     from llmchat.commands.outputs import ListedRole
     from llmchat.ui import tables
@@ -43,7 +43,7 @@ def list_roles(
 
 @app.command("show")
 def show_role(ctx: typer.Context, name: _Name, json: options.Json = False) -> None:
-    """Print a role's file; with --json, what it sets."""
+    """Print a role's file; with --json, its values."""
     from llmchat import roles
     from llmchat.ui.json_output import print_json
 
@@ -57,7 +57,7 @@ def show_role(ctx: typer.Context, name: _Name, json: options.Json = False) -> No
 
 @app.command("edit")
 def edit_role(ctx: typer.Context, name: _Name) -> None:
-    """Write a role in your editor: a new one, one of yours, or a copy of one of llmchat's."""
+    """Edit a role in your editor: your own, a copy of a built-in one, or a new one."""
     from llmchat import roles
     from llmchat.roles.files import begun_text, own_path, write_role
 
@@ -86,7 +86,7 @@ def _edited(text: str) -> str | None:
     try:
         after = click.edit(text, extension=".toml")
     except click.ClickException as error:
-        raise UsageError(error.format_message(), "VISUAL or EDITOR names the editor") from error
+        raise UsageError(error.format_message(), "set VISUAL or EDITOR to your editor") from error
     return None if after in (None, text) else after
 
 
@@ -98,14 +98,14 @@ def import_roles(
         typer.Argument(
             metavar="[FILE|FOLDER]...",
             help="Roles or macros of aichat (.md, .yaml), templates of llm (.yaml), or folders of"
-            " them; by default those of this machine.",
+            " them; by default those on this machine.",
         ),
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace roles of yours that have the same name.")
     ] = False,
 ) -> None:
-    """Read roles and macros of aichat, and templates of simonw/llm."""
+    """Import roles and macros of aichat, and templates of simonw/llm."""
     from llmchat.roles.importing import found_in
 
     world: World = ctx.obj
@@ -146,12 +146,12 @@ def _import(world: World, found: "Found", *, replace: bool) -> None:
 
     path = own_path(world.own_roles, found.name)
     if path.exists() and not replace:
-        raise UsageError(f"there is a role `{found.name}` already", "--replace replaces it")
+        raise UsageError(f"the role `{found.name}` exists", "--replace replaces it")
     table = found.table
     if found.model and is_preset(found.model, world.own_presets):
         table = {"model": found.model, **table}
     elif found.model:
-        found.notes.append(f"its model `{found.model}` is left out: it is none of llmchat's")
+        found.notes.append(f"its model `{found.model}` is left out: llmchat has no such preset")
     text = text_of_table(table)
     parse_role(text, path)
     write_role(path, text)
@@ -164,6 +164,6 @@ def _report(world: World, imported: int, failed: int) -> None:
     if failed:
         raise LlmchatError(
             f"{counted(failed, 'file or role', 'files or roles')} could not be imported",
-            f"the others were: {imported}" if imported else "",
+            f"imported: {imported}" if imported else "",
         )
     print(f"{counted(imported, 'role')} in {world.own_roles}", file=world.stderr)

@@ -1,8 +1,7 @@
-"""Configurations of other programs for `llmchat serve`: what each needs, and where it is written.
+"""The settings with which other programs use `llmchat serve`.
 
-A client is a file in `clients/`. Its settings are data: they are filled in with the model and the
-address, then printed, or merged into the client's own files. Nothing here starts a server or a
-client.
+A client is a file in `clients/` with its settings. The model and the address are filled in, and the
+settings are printed or merged into the client's own files. No server or client is started here.
 """
 
 from llmchat.connect.clients import Client as Client

@@ -42,9 +42,9 @@ class Client(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A program that can use the server.
 
     window: tokens of the smallest context window that its own instructions leave room in. tools:
-    whether it works by calling tools. run: the command that uses the connection. source: where its
-    settings are documented. tested: what was run, and when; empty if only its documentation was
-    read. notes: what to know.
+    whether it requires tools. run: the command that uses the settings. source: where its settings
+    are documented. tested: version and day of a test; empty if only its documentation was read.
+    notes: for the user.
     """
 
     name: str = ""

@@ -82,8 +82,8 @@ def _parsed(text: str, kind: str, name: str) -> Any:
         reason = str(error).splitlines()[0]
         raise UsageError(
             f"{name} cannot be read as {kind.upper()}: {reason}",
-            "files with comments in JSON, or errors, are not changed: add yourself what"
-            " `llmchat connect` prints without --write",
+            "a file with errors, or JSON with comments, is not changed: add the settings yourself,"
+            " `llmchat connect` prints them without --write",
         ) from error
 
 

@@ -46,16 +46,16 @@ def offered(world: World, connection: Connection, model: str | None) -> Offered:
 
 
 def problems(client: Client, model: Offered) -> list[str]:
-    """Why this model is not enough for the client; nothing where it is, or is unknown."""
+    """Why this model does not suffice for the client; empty if it does, or if that is unknown."""
     found = []
     if 0 < model.window < client.window:
         found.append(
-            f"the window of {model.name} has {model.window:,} tokens, and {client.name} needs"
-            f" {client.window:,}"
+            f"{client.name} requires a window of {client.window:,} tokens; {model.name} has"
+            f" {model.window:,}"
         )
     if client.tools and model.tools is False:
         found.append(
-            f"{client.name} works by calling tools, and the prompt format of {model.name} has none"
+            f"{client.name} requires tools, which the prompt format of {model.name} does not have"
         )
     return found
 
@@ -91,7 +91,7 @@ def _chosen(names: list[str], model: str | None, host: str) -> str:
         return names[0]
     shown = ", ".join(names[:12]) + (" …" if len(names) > 12 else "") or "no model"
     if model is None:
-        raise UsageError(f"{host} serves {shown}", "-m names one of them")
+        raise UsageError(f"{host} serves {shown}", "choose one with -m")
     for name in (model, Path(model).name):
         if name in names:
             return name

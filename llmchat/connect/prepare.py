@@ -64,15 +64,15 @@ def _values(world: World, model: Offered, connection: Connection, key: str) -> V
 def _way_out(client: Client, model: Offered) -> str:
     if model.longest >= client.window > model.window:
         serve = f"llmchat serve -m {shlex.quote(model.given)} --context {client.window}"
-        return f"`{serve}` makes it that large; --force goes on as it is"
-    return "-m chooses another model; --force goes on as it is"
+        return f"`{serve}` enlarges it; --force continues anyway"
+    return "choose another model with -m; --force continues anyway"
 
 
 def _notes(client: Client, model: Offered, connection: Connection, given: str | None) -> list[str]:
     notes = [client.notes] if client.notes else []
     if not model.window:
         notes.append(
-            f"the window of {model.name} is not known yet; it is written as"
+            f"the window of {model.name} is not known yet; the settings assume"
             f" {_ASSUMED_WINDOW:,} tokens"
         )
     if not model.running:

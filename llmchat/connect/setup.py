@@ -1,4 +1,4 @@
-"""What a client must be told, ready to be printed or written: texts and places of its files."""
+"""The settings of a client, ready to be printed or written: contents and paths of its files."""
 
 import json
 import re

@@ -43,7 +43,7 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     text: str = ""
     """The answer."""
     thinking: str = ""
-    """What the model thought before."""
+    """The model's reasoning before the answer."""
     finish_reason: str = ""
     """Why the answer ended."""
     prompt_tokens: int = 0

@@ -76,7 +76,7 @@ class Result(Struct, frozen=True, omit_defaults=True):
     expected: tuple[str, ...] = ()
     """Right answers."""
     thinking: str = ""
-    """What the model thought before."""
+    """The model's reasoning before the answer."""
     finish_reason: str = ""
     """Why the answer ended."""
     prompt_tokens: int = 0

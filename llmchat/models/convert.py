@@ -1,4 +1,4 @@
-"""`llmchat convert`: a copy of a model, for other programs or for llmchat on other machines."""
+"""`llmchat convert`: writes a model as a GGUF file, or as a folder of int4 weights."""
 
 import json
 import shutil
@@ -47,11 +47,11 @@ def default_target(preset: Preset, kind: str) -> Path:
 
 
 def check_free(target: Path, kind: str, *, force: bool) -> None:
-    """Raise UsageError where the target cannot be written, or is there and must not be replaced."""
+    """Raise UsageError if the target cannot be written, or exists and must not be replaced."""
     if kind != INT4 and target.is_dir():
         raise UsageError(f"{target} is a folder", "-o names the file")
     if kind == INT4 and target.exists() and not _is_replaceable(target):
-        raise UsageError(f"{target} is there, and is not a converted folder", "-o names another")
+        raise UsageError(f"{target} exists and is not a converted folder", "-o names another")
     if target.exists() and not force:
         raise UsageError(f"{target} exists", "--force replaces it")
 

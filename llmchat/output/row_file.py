@@ -30,6 +30,6 @@ def remove_broken_row(file: BinaryIO, name: str, openings: Sequence[bytes]) -> N
     if not any(rest.startswith(opening[: len(rest)]) for opening in openings):
         raise UsageError(
             f"the last line of {name} is not the beginning of a row",
-            "another name leaves the file alone",
+            "choose another file name",
         )
     file.truncate(end)

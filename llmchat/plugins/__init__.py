@@ -1,5 +1,5 @@
-"""Plugins: installed packages that add to llmchat. This room finds and imports them, and knows
-nothing of what they extend.
+"""Plugins: installed packages that extend llmchat. This room finds and imports them, and does not
+know what they extend.
 
 A plugin is a distribution with entry points in the group `llmchat.plugins`. Each is called
 `KIND.NAME`, such as `exporter.org`, and its object implements the hook KIND of `plugins.hooks`. So
@@ -54,7 +54,7 @@ _HINT = "LLMCHAT_TRACEBACK=1 shows where; LLMCHAT_NO_PLUGINS=1 runs without plug
 
 
 class PluginError(LlmchatError):
-    """A plugin does not work. The message names its package."""
+    """A plugin is broken. The message names its package."""
 
 
 def configure(env: Mapping[str, str]) -> None:
@@ -116,9 +116,9 @@ def check_name(offer: Offer) -> None:
     """Raise PluginError for an entry point that is not called `KIND.NAME`. Imports nothing."""
     if offer.kind not in KINDS:
         hint = did_you_mean(offer.kind, tuple(KINDS)) or f"the kinds are {', '.join(KINDS)}"
-        raise fault(offer, f"there is no kind `{offer.kind}` of plugins", hint)
+        raise fault(offer, f"unknown kind of plugin `{offer.kind}`", hint)
     if not offer.name:
-        raise fault(offer, "its entry point has no name", f"call it {offer.kind}.NAME")
+        raise fault(offer, "its entry point has no name", f"name it {offer.kind}.NAME")
 
 
 def _only(offer: Offer) -> "PluginManager":

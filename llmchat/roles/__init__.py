@@ -1,7 +1,7 @@
-"""Roles: saved ways to ask, one TOML file each.
+"""Roles: saved prompts and options, one TOML file each.
 
-`find_role` reads one by its name. `Role.options` gives the options that it sets, which flags
-override; `Role.ask` and `Role.follow_ups` give what is asked.
+`find_role` reads a role by its name. `Role.options` are the options that it sets, which flags
+override; `Role.ask` and `Role.follow_ups` are the questions that are sent.
 """
 
 from llmchat.roles.load import (

@@ -1,4 +1,4 @@
-"""Reads roles: the user's own from the config folder, then those that llmchat brings."""
+"""Reads roles: the user's own from the config folder, then the built-in ones."""
 
 import re
 import shlex
@@ -78,14 +78,12 @@ def path_of(name: str, own: Path | None = None) -> Path:
 def check_name(name: str) -> str:
     """A name that a new role can have. Raises UsageError."""
     if not _NAME.fullmatch(name) or name == OFF:
-        raise UsageError(
-            f"a role cannot be called `{name}`", "use letters, digits, `-`, `_` and `.`"
-        )
+        raise UsageError(f"invalid role name `{name}`", "use letters, digits, `-`, `_` and `.`")
     return name
 
 
 def read_role(path: Path) -> Role:
-    """The role in a TOML file. Raises UsageError for a mistake in it."""
+    """The role in a TOML file. Raises UsageError for an invalid one."""
     try:
         table = read_toml(path)
     except FileNotFoundError as error:
@@ -143,9 +141,9 @@ def _check_texts(role: Role) -> None:
         if key.startswith("turns") and not text.strip():
             raise UsageError(f"`{key}` is empty")
     if INPUT in names_in(role.system):
-        raise UsageError(f"`system` has ${INPUT}", "the question goes into `prompt`")
+        raise UsageError(f"`system` contains ${INPUT}", "put the question into `prompt`")
     if INPUT in role.values:
-        raise UsageError(f"`values` has `{INPUT}`", "it is what the user asks")
+        raise UsageError(f"`values` contains `{INPUT}`", "it is always the question")
     role.with_values(role.values)
 
 
@@ -186,15 +184,15 @@ def _parsed(spec: str) -> tuple[str, dict[str, str]]:
     except ValueError as error:
         raise UsageError(
             f"the role `{spec}` cannot be read: {str(error).lower()}",
-            "a value of several words is quoted: 'NAME key=\"two words\"'",
+            "quote a value of several words: 'NAME key=\"two words\"'",
         ) from error
     given = {}
     for word in rest:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UsageError(
-                f"`{word}` behind the role `{name}` is not KEY=VALUE",
-                "a value of several words is quoted: 'NAME key=\"two words\"'",
+                f"`{word}` after the role `{name}` is not KEY=VALUE",
+                "quote a value of several words: 'NAME key=\"two words\"'",
             )
         given[key] = value
     return name, given

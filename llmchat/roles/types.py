@@ -1,7 +1,7 @@
-"""A role: a saved way to ask, with the options that it sets and the texts that it fills in.
+"""A role: saved prompts and options.
 
-A role is data. `options` gives what it sets, under the names of settings.Options; flags go before
-them. `ask` puts its prompt around a question.
+A role is data. `options` are those that it sets, under the names of settings.Options; flags
+override them. `ask` puts its prompt around a question.
 """
 
 import string
@@ -19,9 +19,9 @@ INPUT = "input"
 
 
 class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a role's TOML file says. `$name` in system, prompt and turns is a value; `$$` is a `$`.
+    """A role's TOML file. `$name` in system, prompt and turns is a value; `$$` is a `$`.
 
-    name: that of its file. spec: the words that found it, its name and the values that were given.
+    name: that of its file. spec: its name and the values that were given, which find it again.
     """
 
     name: str = ""
@@ -29,15 +29,15 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     spec: str = ""
     """Its name with the values that were given."""
     about: str = ""
-    """What it is for, in a line."""
+    """Its purpose, in one line."""
     system: str = ""
     """System text."""
     prompt: str = ""
     """Text around each question; `$input` is the question."""
     once: bool = False
-    """Whether prompt and turns are for the first question in the role only."""
+    """Whether prompt and turns apply only to the first question in the role."""
     turns: tuple[str, ...] = ()
-    """Questions that are asked after the first answer, one after the other."""
+    """Questions that are asked after the first answer, in order."""
     values: dict[str, str] = {}
     """Values of the other names in its texts."""
     model: str = ""
@@ -45,11 +45,11 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     format: str = ""
     """Prompt format."""
     schema: str = ""
-    """Form of the answers, as after `/schema`."""
+    """Structure of the answers, as after `/schema`."""
     tools: tuple[str, ...] = ()
     """Tools that the model may call."""
     docs: tuple[str, ...] = ()
-    """Indexes that questions are searched in."""
+    """Indexes that are searched for each question."""
     sampling: dict[str, Any] = {}
     """Sampling parameters."""
 
@@ -137,8 +137,8 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     def _lacks(self, names: list[str]) -> UsageError:
         given = " ".join(f"{name}=…" for name in names)
         return UsageError(
-            f"the role `{self.name}` needs a value for {any_of(names)}".replace(" or ", " and "),
-            f"write them behind its name: '{self.name} {given}'",
+            f"the role `{self.name}` requires a value for {any_of(names)}".replace(" or ", " and "),
+            f"write them after its name: '{self.name} {given}'",
         )
 
 
@@ -148,7 +148,7 @@ def check_text(text: str, key: str) -> None:
     if not template.is_valid():
         found = next(one for one in template.pattern.finditer(text) if one["invalid"] is not None)
         place = text[found.start() : found.start() + 12].splitlines()[0]
-        raise UsageError(f"`{key}`: `{place}` names no value", "`$$` is a dollar sign")
+        raise UsageError(f"`{key}`: `{place}` is not a `$name`", "write `$$` for a dollar sign")
 
 
 def names_in(text: str) -> list[str]:

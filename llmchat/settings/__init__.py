@@ -75,7 +75,7 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     recall: bool | None = None
     """With policy `summary`: search what was dropped for what a question needs."""
     role: str | None = None
-    """A saved way to ask, with values: `NAME` or `NAME KEY=VALUE`; `off` for none."""
+    """A role with its values: `NAME` or `NAME KEY=VALUE`; `off` for none."""
     system: str | None = None
     """System text."""
     schema: str | None = None
@@ -111,7 +111,7 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     memory: MemoryUse = "off"
     """Facts of the user in chats: `off`, `on`, or `propose`: the model also proposes new ones."""
     docs: Names = ()
-    """Indexes that questions are searched in."""
+    """Indexes that are searched for each question."""
     gitignore: bool = True
     """Leave out what `.gitignore` files name when a folder is read."""
     trust_remote_code: bool = False

@@ -102,8 +102,8 @@ def _of_plugin(offer: Offer, settings: ToolSettings) -> list[Tool]:
     if wrong:
         raise plugins.fault(
             offer,
-            f"its tool `{wrong.name}` has the origin `{wrong.origin}`",
-            f"a tool begins with `{offer.name}`, and its origin is the package",
+            f"its tool `{wrong.name}` (origin `{wrong.origin}`) has the wrong name or origin",
+            f"name it `{offer.name}` or `{offer.name}_…`, with the origin `{offer.package}`",
         )
     return tools
 

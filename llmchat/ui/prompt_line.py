@@ -128,4 +128,4 @@ def edit_text(text: str) -> str:
     try:
         return click.edit(text, extension=".md") or text
     except click.ClickException as error:
-        raise UsageError(error.format_message(), "VISUAL or EDITOR names the editor") from error
+        raise UsageError(error.format_message(), "set VISUAL or EDITOR to your editor") from error

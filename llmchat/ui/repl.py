@@ -162,7 +162,7 @@ class Repl:
         state, whole = self.state, run_turn(self.state, self._sender.answer(line, text))
         for number, turn in enumerate(turns := state.take_turns(), 2):
             if not whole:
-                return state.print_note(f"[{len(turns) + 2 - number} of the role's turns left out]")
+                return state.print_note(f"[{len(turns) + 2 - number} of the role's turns skipped]")
             state.print_note(f"turn {number} of {len(turns) + 1}: {turn}")
             whole = run_turn(state, state.chat.send(turn))
         return None

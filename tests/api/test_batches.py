@@ -80,7 +80,7 @@ def test_broken_prompts_are_errors(world: World, tmp_path: Path) -> None:
         llmchat.batch([3], "demo", world=world)  # type: ignore[list-item]
     with pytest.raises(UsageError, match=r"there is no file none\.jsonl"):
         llmchat.batch("none.jsonl", "demo", world=world)
-    with pytest.raises(UsageError, match="has its own options"):
+    with pytest.raises(UsageError, match="the batch uses the options of the chat"):
         llmchat.batch(["x"], scripted(tmp_path, "a"), temperature=0, world=world)
 
 

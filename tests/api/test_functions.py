@@ -175,7 +175,7 @@ def unknown(place: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa
         (lambda: 0, "a function named `<lambda>`"),
         (several, "any number of arguments"),
         (unknown, "types of `unknown` cannot be read"),
-        (3, "a tool is a function or a name, not `int`"),
+        (3, "a tool must be a function or a name, not `int`"),
     ],
 )
 def test_what_no_model_can_call_is_an_error(function: Any, message: str) -> None:
@@ -216,7 +216,7 @@ def test_a_tool_may_ask_in_a_chat_of_its_own_but_not_in_the_one_that_calls_it(
     chat: Any = None
 
     def double(n: int) -> str:
-        with pytest.raises(UsageError, match="this chat is answering"):
+        with pytest.raises(UsageError, match="this chat is already answering"):
             chat.ask("and I?")
         with chat.new() as other:
             return str(other.ask("Twice?"))

@@ -76,7 +76,7 @@ def test_a_request_of_openai_keeps_its_settings(world: World, tmp_path: Path) ->
         ({"messages": [{"role": "cat", "content": "x"}]}, "`messages.0.role`: Input should be"),
         (
             {"body": {"messages": [{"role": "user", "content": "x"}], "stream": True}},
-            "`body.stream` has no meaning in a batch",
+            "`body.stream` is not supported in a batch",
         ),
         (
             {"body": {"messages": [{"role": "user", "content": "x"}], "magic": 1}},
@@ -126,7 +126,7 @@ def test_rows_of_a_csv_file_fill_a_template(world: World, tmp_path: Path) -> Non
     lines = read(world, tmp_path / "in.csv", text, "{name}: {text} {{}}")
     asked = [line.ask.conversation.messages[-1].text if line.ask else "" for line in lines]
     assert asked == ["x: two\nlines {}", "", "z: a, b {}"]
-    assert lines[1].error == "it has 1 columns, and the first row has 2"
+    assert lines[1].error == "it has 1 column, but the first row has 2"
 
 
 def test_each_line_of_a_text_file_is_a_prompt(world: World, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_fields_of_a_line_can_be_all_that_a_role_needs() -> None:
     role = Role(name="r", prompt="Explain this $language: $code")
     ask = ask_of({"code": "x = 1", "language": "Go"}, None, role)
     assert ask.conversation.messages[-1].text == "Explain this Go: x = 1"
-    with pytest.raises(UsageError, match="the role `r` needs a value for language"):
+    with pytest.raises(UsageError, match="the role `r` requires a value for language"):
         ask_of({"code": "x"}, None, role)
     filled = ask_of({"code": "x", "language": "C", "why": "?"}, Template("{why}"), role)
     assert filled.conversation.messages[-1].text == "Explain this C: x\n\n?"

@@ -101,7 +101,7 @@ def test_an_unknown_client_gets_the_names_that_come_close() -> None:
     assert "llm" in caught.value.hint
 
 
-NO_TOOLS = "opencode works by calling tools, and the prompt format of m has none"
+NO_TOOLS = "opencode requires tools, which the prompt format of m does not have"
 
 
 def a_model(window: int, tools: bool | None) -> Offered:
@@ -114,7 +114,7 @@ def a_model(window: int, tools: bool | None) -> Offered:
         ("opencode", 32768, True, []),
         ("opencode", 32768, None, []),
         ("opencode", 0, True, []),
-        ("opencode", 8192, True, ["the window of m has 8,192 tokens, and opencode needs 16,384"]),
+        ("opencode", 8192, True, ["opencode requires a window of 16,384 tokens; m has 8,192"]),
         ("opencode", 16384, False, [NO_TOOLS]),
         ("llm", 8192, False, []),
     ],

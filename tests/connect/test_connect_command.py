@@ -65,7 +65,7 @@ def test_a_file_is_written_once_and_then_left_alone(world: World, run: Running) 
         "output": 4096,
     }
     code, _, err = connect(world, *arguments)
-    assert code == 0 and "has it already" in err
+    assert code == 0 and "is up to date" in err
     assert file.read_text() == before and [one.name for one in file.parent.iterdir()] == [file.name]
 
 
@@ -116,9 +116,9 @@ def test_a_client_without_a_file_cannot_be_written(world: World, run: Running) -
 def test_a_model_that_is_not_enough_is_refused_unless_forced(world: World, run: Running) -> None:
     code, out, err = connect(world, "opencode", "-m", "tiny", "--url", run.url)
     assert (code, out) == (8, "")
-    assert "the window of tiny has 8,192 tokens, and opencode needs 16,384" in err
+    assert "opencode requires a window of 16,384 tokens; tiny has 8,192" in err
     code, out, err = connect(world, "opencode", "-m", "tiny", "--url", run.url, "--force")
-    assert code == 0 and json.loads(out) and "note: the window of tiny has" in err
+    assert code == 0 and json.loads(out) and "note: opencode requires a window of 16,384" in err
 
 
 def test_a_server_with_several_models_asks_for_one(world: World, run: Running) -> None:

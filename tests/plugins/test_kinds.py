@@ -104,7 +104,8 @@ def test_plugins_lists_and_checks_them(packages: Packages, tmp_path: Path) -> No
     }  # fmt: skip
     assert rows["comand.x"]["summary"] == "B" and rows["comand.x"]["version"] == "1.0"
     assert (
-        "there is no kind `comand`" in rows["comand.x"]["error"] and "llmchat_a" not in sys.modules
+        "unknown kind of plugin `comand`" in rows["comand.x"]["error"]
+        and "llmchat_a" not in sys.modules
     )
     code, out, told = run(tmp_path, "plugins", "--check")
     assert code == 1 and told.count("ZeroDivisionError") == 3 and "command.notes\tllmchat-a" in out

@@ -107,9 +107,9 @@ def test_any_fault_is_one_line_that_names_the_package(
 @pytest.mark.parametrize(
     ("entry", "told", "hint"),
     [
-        ("exportr.x", "there is no kind `exportr` of plugins", "did you mean `exporter`?"),
-        ("zzz.x", "there is no kind `zzz` of plugins", "the kinds are command, slash"),
-        ("exporter", "its entry point has no name", "call it exporter.NAME"),
+        ("exportr.x", "unknown kind of plugin `exportr`", "did you mean `exporter`?"),
+        ("zzz.x", "unknown kind of plugin `zzz`", "the kinds are command, slash"),
+        ("exporter", "its entry point has no name", "name it exporter.NAME"),
     ],
 )
 def test_a_wrong_name_of_an_entry_point_is_explained(

@@ -155,7 +155,7 @@ def test_folder_is_read_whole_and_own_roles_stay(folder: Path, tmp_path: Path) -
     (folder / "none.yaml").write_text("colour: red")
     code, out, err = run(tmp_path, str(folder))
     assert code == 1 and len(out.split()) == len(FILES) - 1
-    assert "there is a role `emoji` already (--replace replaces it)" in err
+    assert "the role `emoji` exists (--replace replaces it)" in err
     assert f"{folder}/bad.yaml cannot be read" in err or "bad.yaml cannot be read" in err
     assert f"{folder}/none.yaml has no prompt and no system text" in err
     assert "error: 3 files or roles could not be imported" in err
@@ -179,14 +179,14 @@ def test_usual_places_are_those_of_this_user(folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.md", "---\n- x\n---\ny", "what is between its `---` is not a table"),
+        ("a.md", "---\n- x\n---\ny", "the YAML between `---` is not a mapping"),
         ("a.md", "---\na: [\n---\ny", "cannot be read"),
         ("a.md", "", "the role `a` has no text"),
         ("a.yaml", "- x", "entry 1 is not a role with a `name`"),
-        ("a.yaml", "5", "has neither a role of aichat nor a template of llm"),
+        ("a.yaml", "5", "contains no role of aichat and no template of llm"),
         ("a.yaml", "prompt: 5", "`prompt` is not a text"),
-        ("a.yaml", "prompt: costs $5", "`prompt`: `$5` names no value"),
-        ("a.yaml", "system: $input", "`system` has $input"),
+        ("a.yaml", "prompt: costs $5", "`prompt`: `$5` is not a `$name`"),
+        ("a.yaml", "system: $input", "`system` contains $input"),
         ("a.yaml", "system: x\noptions: 5", "`options` is not a table"),
         ("a.yaml", "steps: [.exit]", "no step of the macro is a question"),
         ("a.yaml", "x: &x [1]\nprompt: *x", "a.yaml has YAML aliases"),

@@ -86,8 +86,8 @@ def test_edit_keeps_a_text_with_a_mistake_and_names_it(
 def test_edit_without_a_change_writes_nothing(own: Path, tmp_path: Path, editor: Path) -> None:
     assert run(tmp_path, "roles", "edit", "fresh") == (0, "", "nothing changed\n")
     assert not (own / "fresh.toml").exists()
-    assert "a role cannot be called `a/b`" in run(tmp_path, "roles", "edit", "a/b")[2]
-    assert "a role cannot be called `off`" in run(tmp_path, "roles", "edit", "off")[2]
+    assert "invalid role name `a/b`" in run(tmp_path, "roles", "edit", "a/b")[2]
+    assert "invalid role name `off`" in run(tmp_path, "roles", "edit", "off")[2]
 
 
 def test_batch_asks_in_the_words_of_a_role(own: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_batch_asks_in_the_words_of_a_role(own: Path, tmp_path: Path) -> None:
     code, out, _ = run(tmp_path, "batch", str(source), "--engine", "scripted", "--role", "mine")
     first, second = map(json.loads, out.splitlines())
     assert code == 1 and "> To French: Wo?" in first["text"]
-    assert second["error"]["message"] == "the role `mine` needs a value for language"
+    assert second["error"]["message"] == "the role `mine` requires a value for language"
     spec = "mine language=Dutch"
     _, out, _ = run(tmp_path, "batch", str(source), "--engine", "scripted", "--role", spec)
     assert "> To Dutch: Da!" in json.loads(out.splitlines()[1])["text"]
@@ -115,7 +115,7 @@ def test_batch_refuses_a_role_of_several_turns(own: Path, tmp_path: Path) -> Non
     (own / "calc.toml").write_text('tools = ["calculator"]\ndocs = ["notes"]')
     command = ("batch", str(tmp_path / "in.jsonl"), "--engine", "scripted", "--role")
     assert (
-        "the role `refine` has turns, which a batch does not use"
+        "the role `refine` has turns, which a batch does not support"
         in run(tmp_path, *command, "refine")[2]
     )
     assert "the role `calc` has tools and docs" in run(tmp_path, *command, "calc")[2]

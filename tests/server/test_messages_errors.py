@@ -46,7 +46,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a block without its text": (said([{"type": "text"}]), "a `text` block requires `text`"),
     "a call from the user": (said([USED]), "not allowed in the role `user`"),
-    "a result without a call": (said("hi", "yes", [RESULT]), "no open `tool_use` with the id `a`"),
+    "a result without a call": (
+        said("hi", "yes", [RESULT]),
+        "no earlier message has an unanswered `tool_use` with the id `a`",
+    ),
     "a call without a result": (said("hi", [USED], "and?"), "`a` has no `tool_result`"),
     "an unknown field": ({"temprature": 1}, "`temprature` is not supported"),
     "a server of tools": ({"mcp_servers": [{"url": "x"}]}, "`mcp_servers` is not supported"),

@@ -110,9 +110,12 @@ def test_a_plugin_brings_tools(settings: ToolSettings, folder: Path) -> None:
         (f"{HOOK}return [1]", "AttributeError: 'int' object has no attribute 'name'"),
         (f"{HOOK}raise SystemExit(1)", "SystemExit: 1"),
         (f"{HOOK[:-11]}sources): pass", "PluginValidationError: Plugin 'llmchat_echo' for hook"),
-        (echo("files_read"), "its tool `files_read` has the origin `llmchat-echo`"),
-        (echo("echo_ü"), "its tool `echo_ü` has the origin `llmchat-echo`"),
-        (echo("echo", ""), "its tool `echo` has the origin ``"),
+        (
+            echo("files_read"),
+            "its tool `files_read` (origin `llmchat-echo`) has the wrong name or origin",
+        ),
+        (echo("echo_ü"), "its tool `echo_ü` (origin `llmchat-echo`) has the wrong name or origin"),
+        (echo("echo", ""), "its tool `echo` (origin ``) has the wrong name or origin"),
     ],
 )
 def test_a_broken_plugin_is_one_line_and_others_work(

@@ -89,7 +89,7 @@ def test_turns_end_where_one_is_stopped(repl: Repl, monkeypatch: pytest.MonkeyPa
         "llmchat.ui.repl.run_turn", lambda state, events: bool([*events]) and len(said(repl)) < 3
     )
     shown = type_in(repl, "Q")
-    assert "[1 of the role's turns left out]" in shown and len(said(repl)) == 4
+    assert "[1 of the role's turns skipped]" in shown and len(said(repl)) == 4
 
 
 def test_tools_and_schema_of_a_role_go_with_it(repl: Repl) -> None:

@@ -137,7 +137,7 @@ def check_draft(small: LoadedModel, large: LoadedModel, name: str) -> None:
     """Raise Mismatch for a model that cannot draft for another one."""
     if not large.forward.exact:
         raise Mismatch(
-            "a draft model requires the compiled step: int8 weights on a CPU, and a C compiler",
+            "a draft model requires the compiled step: int8 or quantised weights on a CPU",
             "leave --draft out",
         )
     if small.forward.separate_encoder or large.forward.separate_encoder:

@@ -55,8 +55,8 @@ def _roles_in(path: Path) -> list[Found]:
     if isinstance(value, dict | str):
         return [llm_templates.of_template(path.stem, value, path)]
     raise UsageError(
-        f"{path} has neither a role of aichat nor a template of llm",
-        "a role is NAME.md with `---` first or a list in roles.yaml, a template NAME.yaml",
+        f"{path} contains no role of aichat and no template of llm",
+        "roles are NAME.md files that begin with `---`, or roles.yaml; templates are NAME.yaml",
     )
 
 

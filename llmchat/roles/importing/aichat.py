@@ -33,7 +33,7 @@ def of_markdown(name: str, text: str, path: Path) -> Found:
     head = _HEAD.match(text)
     facts = (yaml_of(head[1], path) or {}) if head else {}
     if not isinstance(facts, dict):
-        raise UsageError(f"{path}: what is between its `---` is not a table")
+        raise UsageError(f"{path}: the YAML between `---` is not a mapping")
     return _role(name, facts, text[head.end() :] if head else text, path)
 
 
@@ -52,9 +52,9 @@ def of_macro(name: str, value: Mapping[str, Any], path: Path) -> Found:
     """A macro as a role of several turns. Its commands, such as `.model`, are left out."""
     steps, variables = value.get("steps"), value.get("variables") or []
     if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
-        raise UsageError(f"{path}: `steps` is not a list of texts")
+        raise UsageError(f"{path}: `steps` is not a list of strings")
     if not isinstance(variables, list) or not all(isinstance(one, dict) for one in variables):
-        raise UsageError(f"{path}: `variables` is not a list of tables")
+        raise UsageError(f"{path}: `variables` is not a list of mappings")
     rest = [str(one.get("name")) for one in variables if one.get("rest")]
     notes = [f"the step `{step}` is left out" for step in steps if step.startswith(".")]
     left_out(value, ("steps", "variables"), notes)

@@ -36,7 +36,7 @@ def yaml_of(text: str, path: Path) -> Any:
 
     with reading(path, UsageError, "it is not valid YAML"):
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise UsageError(f"{path.name} has YAML aliases", "write their values out")
+            raise UsageError(f"{path.name} has YAML aliases", "replace them by their values")
         return yaml.safe_load(text)
 
 

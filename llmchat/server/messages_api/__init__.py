@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: POST /v1/messages and /v1/messages/count_tokens.
+"""Anthropic's Messages API: `POST /v1/messages` and `POST /v1/messages/count_tokens`.
 
 A request becomes a ChatRequest and takes its path; the answer comes back in Anthropic's form.
 """

@@ -31,8 +31,8 @@ _NAMES = (("function.parameters", "input_schema"), ("response_format", "output_c
 
 
 class NoThreads(BadRequest):
-    """Conversations that the server keeps (`thread`); clients that read this code send them whole
-    instead."""
+    """The error for `thread`, a conversation that the server would keep. Its code makes the SDK
+    send the whole conversation instead."""
 
     def __init__(self) -> None:
         message = "`thread` is not supported; send the whole conversation"

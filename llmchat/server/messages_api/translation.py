@@ -203,7 +203,7 @@ def _check_results(messages: Sequence[AnthropicMessage]) -> None:
                 missing[block.id or ""] = f"{where}.id"
             elif block.type == "tool_result" and missing.pop(block.tool_use_id or "", None) is None:
                 id = (block.tool_use_id or "")[:80]
-                message_ = f"the messages before have no open `tool_use` with the id `{id}`"
+                message_ = f"no earlier message has an unanswered `tool_use` with the id `{id}`"
                 raise BadRequest(message_, param=f"{where}.tool_use_id")
     _refuse_missing(missing)
 

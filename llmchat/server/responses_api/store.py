@@ -105,7 +105,7 @@ class ResponseStore:
         return True
 
     def _make_room(self, user: str, size: int) -> None:
-        """Forget the oldest responses of a user."""
+        """Remove the oldest responses of a user."""
         totals = "SELECT count(*), coalesce(sum(bytes), 0) FROM responses WHERE user = ?"
         count, total = self._file.execute(totals, (user,)).fetchone()
         oldest = "SELECT id, bytes FROM responses WHERE user = ? ORDER BY number"
