@@ -28,7 +28,7 @@ def test_every_public_name_exists_and_is_listed(name: str) -> None:
     assert getattr(llmchat, name) is not None and name in dir(llmchat)
 
 
-def test_names_stay_what_they_are_when_their_modules_are_imported() -> None:
+def test_importing_submodules_shadows_no_public_name() -> None:
     """A package of the same name would take the place of a function."""
     code = (
         "import llmchat, llmchat.cli, llmchat.api.batches, llmchat.api.pulling\n"

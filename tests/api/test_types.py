@@ -34,7 +34,7 @@ SEEN = [
 
 
 @pytest.mark.slow
-def test_mypy_knows_the_types_of_values_and_finds_mistakes(tmp_path: Path) -> None:
+def test_mypy_infers_the_type_of_value_and_finds_errors(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     config = "[tool.mypy]\nstrict = true\n"
     (tmp_path / "pyproject.toml").write_text(config)

@@ -153,7 +153,7 @@ def test_the_last_line_of_something_else_is_left_alone(
     assert target.read_text() == text
 
 
-def test_a_device_is_no_file_of_answers() -> None:
+def test_a_device_is_refused_as_the_output() -> None:
     with pytest.raises(UsageError, match="is not a file"):
         Results(Path("/dev/null"), "r")
 

@@ -131,7 +131,7 @@ def test_langchain_calls_a_tool_and_reads_a_structured_answer(
     assert hello
 
 
-def test_aider_mends_a_function(server: Server, tmp_path: Path) -> None:
+def test_aider_fixes_a_function(server: Server, tmp_path: Path) -> None:
     programs = python_client("aider-chat")
     server.connect("aider", "--write")
     (tmp_path / "calc.py").write_text(WRONG)

@@ -90,7 +90,7 @@ class TestWithoutACompiler:
         assert not (tmp_path / "kernels").exists()
 
     @pytest.mark.parametrize("wish", ["compile", "checked"])
-    def test_wish_for_a_library_of_this_machine_needs_the_compiler(
+    def test_compiling_on_this_machine_requires_a_compiler(
         self, wish: str, tmp_path: Path, only_carried: pytest.MonkeyPatch
     ) -> None:
         only_carried.setenv("LLMCHAT_NATIVE", wish)

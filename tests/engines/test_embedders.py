@@ -142,7 +142,7 @@ def test_vectors_equal_those_of_sentence_transformers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lengths", [(1,), (9, 9), (64,), (65,), (130, 7, 50), (128, 128)])
-def test_few_numbers_of_rows_for_all_numbers_of_tokens(lengths: tuple[int, ...]) -> None:
+def test_row_counts_are_rounded_to_few_sizes(lengths: tuple[int, ...]) -> None:
     """Each number of rows that oneDNN sees costs memory for good."""
     packed = Packed.of([range(1, length + 1) for length in lengths])
     rows = len(packed.ids)

@@ -26,7 +26,7 @@ def test_the_page_shows_every_file_of_the_template(template: dict[str, str]) -> 
     assert sorted(template) == sorted(named) and len(named) == 4
 
 
-def test_its_own_tests_pass(template: dict[str, str], packages: Packages) -> None:
+def test_template_passes_its_own_tests(template: dict[str, str], packages: Packages) -> None:
     project = tomllib.loads(template["pyproject.toml"])["project"]
     entries = [f"{name} = {target}" for name, target in project["entry-points"][GROUP].items()]
     packages.install(project["name"], template["llmchat_org.py"], *entries)

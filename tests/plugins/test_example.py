@@ -43,7 +43,7 @@ def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
     return done  # type: ignore[no-any-return]
 
 
-def test_its_own_tests_pass_where_it_is_installed(python: Path, tmp_path: Path) -> None:
+def test_installed_example_passes_its_own_tests(python: Path, tmp_path: Path) -> None:
     command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", str(EXAMPLE / "tests")]
     done = run(*command, cwd=tmp_path)
     assert " passed" in done.stdout and "skipped" not in done.stdout

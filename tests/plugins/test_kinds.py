@@ -80,7 +80,7 @@ def test_an_exception_of_a_command_names_its_plugin(packages: Packages, tmp_path
     assert failed == 1 and "does not work (command.absent): KeyError" in told
 
 
-def test_switched_off_a_command_is_a_question(packages: Packages, tmp_path: Path) -> None:
+def test_command_of_a_disabled_plugin_is_a_question(packages: Packages, tmp_path: Path) -> None:
     packages.install("llmchat-a", COMMANDS.replace("ERROR", "ValueError()"), "command.notes")
     off = {"LLMCHAT_NO_PLUGINS": "1", "LLMCHAT_ENGINE": "scripted"}
     assert "Commands of plugins" not in run(tmp_path, "--help", **off)[1]
@@ -289,7 +289,7 @@ def test_rows_of_a_loader_are_training_data(packages: Packages, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("after", "told"), [("1 / 0", "ZeroDivisionError"), ("yield 5", "row 3 is `int`, not a dict")]
 )
-def test_a_fault_of_a_loader_is_one_line(
+def test_exception_in_a_data_source_is_a_one_line_error(
     packages: Packages, tmp_path: Path, after: str, told: str
 ) -> None:
     packages.install("llmchat-a", DATA.replace("{after}", after), "data.mine")

@@ -29,7 +29,7 @@ def test_metadata_alone_tell_what_there_is(packages: Packages) -> None:
     assert plugins.offers("engine") == [] and "llmchat_a" not in sys.modules
 
 
-def test_it_finds_what_importlib_finds() -> None:
+def test_offers_equal_those_of_importlib_metadata() -> None:
     """In all packages of this environment, for every group."""
     theirs = {
         (entry.name, entry.value)
@@ -136,7 +136,7 @@ def test_an_exception_is_traced_to_its_plugin(packages: Packages) -> None:
     assert plugins.fault_in(ValueError("elsewhere")) is None
 
 
-def test_they_can_be_switched_off(packages: Packages) -> None:
+def test_plugins_can_be_switched_off(packages: Packages) -> None:
     packages.install("llmchat-a", GREETING, "exporter.x")
     plugins.configure({"LLMCHAT_NO_PLUGINS": "1"})
     try:

@@ -73,7 +73,7 @@ def test_edit_writes_a_new_role_and_a_copy_of_one_of_llmchat(
     assert find_role("translate", own).prompt == "x"
 
 
-def test_edit_keeps_a_text_with_a_mistake_and_names_it(
+def test_edit_keeps_an_invalid_role_and_reports_the_error(
     own: Path, tmp_path: Path, editor: Path
 ) -> None:
     editor.write_text("promt = 1\n")

@@ -122,7 +122,7 @@ def test_last_answer_of_the_turns_is_alone_on_stdout(home: Path) -> None:
     assert "> Again: Q" in shown and "Criticise" not in shown
 
 
-def test_mistakes_are_one_line_and_load_no_model(home: Path) -> None:
+def test_invalid_input_is_one_line_and_loads_no_model(home: Path) -> None:
     assert "error: there is no role `bar`\nhint: did you mean `bare`" in fails(
         home, "--role", "bar", "x"
     )

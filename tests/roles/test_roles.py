@@ -152,7 +152,7 @@ def test_chat_that_is_continued_keeps_its_model_and_its_system_text(own: Path) -
         ("x = ", "is not valid TOML"),
     ],
 )
-def test_mistake_is_one_line_that_names_the_file(own: Path, text: str, message: str) -> None:
+def test_invalid_role_is_a_one_line_error_with_its_file(own: Path, text: str, message: str) -> None:
     path = write(own, text)
     with pytest.raises(UsageError) as raised:
         read_role(path)

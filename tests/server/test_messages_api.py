@@ -132,7 +132,7 @@ def test_a_started_answer_is_continued(run: Running, client: anthropic.Anthropic
     assert sent(run).endswith("<|im_start|>assistant\nIt is")
 
 
-def test_the_reason_of_the_end_is_told(client: anthropic.Anthropic) -> None:
+def test_the_stop_reason_is_reported(client: anthropic.Anthropic) -> None:
     def ended(**fields: Any) -> tuple[str | None, str | None, str]:
         asked = {"model": "scripted", "max_tokens": 100, "messages": HELLO} | fields
         answer = client.messages.create(**asked)

@@ -134,7 +134,7 @@ def test_calls_in_a_stream(tmp_path: Path) -> None:
     [({"type": "any"}, {"weather", "clock"}), ({"type": "tool", "name": "clock"}, {"clock"})],
     ids=["any", "tool"],
 )
-def test_a_demanded_call_fits_its_schema(
+def test_a_required_call_fits_its_schema(
     bound: anthropic.Anthropic, choice: Any, names: set[str]
 ) -> None:
     asked: Any = {"model": "m", "max_tokens": 1500, "messages": ASKED, "tools": TOOLS}
