@@ -17,8 +17,8 @@ def convert(
         typer.Option(
             "--to",
             metavar="FORM",
-            help="gguf:KIND, for other programs (F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0); or"
-            " int4, a folder for llmchat on other machines.",
+            help="gguf:TYPE for other programs (F32, F16, BF16, Q8_0, Q5_1, Q5_0, Q4_1, Q4_0), or"
+            " int4 for llmchat on other machines.",
         ),
     ],
     output: Annotated[
@@ -27,7 +27,7 @@ def convert(
             "--output",
             "-o",
             metavar="PATH",
-            help="The file or folder; by default NAME-KIND in the current folder.",
+            help="The file (gguf) or folder (int4); by default in the current folder.",
         ),
     ] = "",
     base: options.Base = None,
@@ -35,7 +35,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier copy.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a copy of a model: a GGUF file for llama.cpp, or int4 weights for other machines.
+    """Write a model as a GGUF file for llama.cpp, or as int4 weights for llmchat.
 
     Adapters are merged. The copy has the tokenizer, the chat template and the licence.
     """
