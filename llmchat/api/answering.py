@@ -58,7 +58,7 @@ class Maker(Protocol):
         ...
 
     def keep_cache(self, talk: Chat) -> None:
-        """Keep the KV cache of a session, so that it goes on without a prefill."""
+        """Keep the KV cache of a session, so that it continues without a prefill."""
         ...
 
 

@@ -72,8 +72,8 @@ class AsyncRunning(Generic[E], AsyncIterator[E]):
 class AsyncChat(Generic[T]):
     """A chat whose methods are coroutines; see `Chat`. `llmchat.open_async` makes one.
 
-    The model works in a thread, and the event loop goes on. A tool that is a coroutine runs in the
-    event loop.
+    The model runs in a thread, so the event loop is not blocked. A tool that is a coroutine runs in
+    the event loop.
     """
 
     def __init__(self, chat: Chat[T], thread: _Thread):

@@ -139,7 +139,7 @@ class Opening:
         self._kept: Mapping[str, Any] = self._given
 
     def open(self, form: Form[Any], session: str | None) -> Chat[Any]:
-        """Load the model, and begin a chat or go on with a session."""
+        """Load the model, and begin a chat or continue a session."""
         earlier = self._earlier(session) if session else None
         sets = self._use_role(earlier)
         opens = dict(earlier.opens) if earlier else {}
@@ -202,7 +202,7 @@ class Opening:
             function.loop = loop
 
     def keep_cache(self, talk: chats.Chat) -> None:
-        """Keep the KV cache of a session, so that it goes on without a prefill."""
+        """Keep the KV cache of a session, so that it continues without a prefill."""
         saved_kv.keep(talk.engine, talk.session, talk.made_by, self.world)
 
     def _earlier(self, session: str) -> Session:

@@ -1,6 +1,6 @@
 """The file of a batch: each row is written as soon as it is known, and put in order at the end.
 
-A row names the line that it answers, so a run that was stopped at any moment goes on.
+A row names the line that it answers, so a run can be continued wherever it was stopped.
 """
 
 import contextlib

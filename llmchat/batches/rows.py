@@ -90,7 +90,7 @@ class BatchRow(Struct, kw_only=True):
     error: Fault | UnsetType = UNSET
     """Why there is no answer."""
     key: str
-    """What the line is found by when the batch goes on."""
+    """Identifies the line when the batch is continued."""
     run: str
     """Hash of the model and the settings."""
 
@@ -101,7 +101,7 @@ class BatchMark(Struct):
     line: int
     """Number of the line that it answers."""
     key: str
-    """What the line is found by when the batch goes on."""
+    """Identifies the line when the batch is continued."""
     run: str
     """Hash of the model and the settings."""
 

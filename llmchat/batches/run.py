@@ -36,7 +36,7 @@ _MOST_TOLD = 20
 class Work(Struct, frozen=True):
     """How lines are answered. answers: for each line. parallel: answers in progress at once.
 
-    seed: of the first line; each has its own, so that a run that goes on gives the same answers.
+    seed: of the first line; each has its own, so that a continued run gives the same answers.
     template, role: of the prompts, which decide what they are.
     """
 

@@ -157,7 +157,7 @@ def _sink(world: World, output: str, work: "Work", *, as_done: bool) -> "Sink":
 def _end(world: World, outcome: "Outcome", *, quiet: bool) -> None:
     if outcome.interrupted:
         if not quiet:
-            print("note: stopped; the same command goes on from here", file=world.stderr)
+            print("note: stopped; the same command continues from here", file=world.stderr)
         raise typer.Exit(INTERRUPTED)
     if outcome.errors:
         raise typer.Exit(HAS_ERRORS)

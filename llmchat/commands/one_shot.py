@@ -111,7 +111,7 @@ def map_all(
         asked = with_notes(chat, question, notes, line)
     except KeyboardInterrupt:
         line.close()
-        line.print("note: stopped; the same command goes on from here" if keep else "")
+        line.print("note: stopped; the same command continues from here" if keep else "")
         return INTERRUPTED
     finally:
         line.close()

@@ -47,7 +47,7 @@ def role_of_session(session: "Session", world: World, note: Callable[[str], None
     try:
         return find_role(spec, world.own_roles)
     except LlmchatError as error:
-        note(f"this chat had the role `{spec}`, and goes on without it: {error.message}")
+        note(f"this chat had the role `{spec}` and continues without it: {error.message}")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Files of JSON objects, one a line, each written at once: a run that was stopped goes on."""
+"""Files of JSON objects, one a line, each written at once: a stopped run can continue."""
 
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO

@@ -94,7 +94,7 @@ def test_session_whose_role_is_gone_goes_on_without_it(home: Path) -> None:
     world = make_world(home)
     assert main(["chat", "--engine", "scripted", "-c", "y"], world) == 0
     assert (
-        "note: this chat had the role `bare`, and goes on without it: there is no role `bare`"
+        "note: this chat had the role `bare` and continues without it: there is no role `bare`"
         in (
             world.stderr.getvalue()  # type: ignore[attr-defined]
         )
