@@ -9,7 +9,7 @@ from llmchat.commands import options
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
-from llmchat.settings import World
+from llmchat.settings import World, replace_text
 
 if TYPE_CHECKING:
     from llmchat.roles.importing import Found
@@ -59,7 +59,7 @@ def show_role(ctx: typer.Context, name: _Name, json: options.Json = False) -> No
 def edit_role(ctx: typer.Context, name: _Name) -> None:
     """Edit a role in your editor: your own, a copy of a built-in one, or a new one."""
     from llmchat import roles
-    from llmchat.roles.files import begun_text, own_path, write_role
+    from llmchat.roles.files import begun_text, own_path
 
     world: World = ctx.obj
     path = own_path(world.own_roles, name)
@@ -68,7 +68,7 @@ def edit_role(ctx: typer.Context, name: _Name) -> None:
     if after is None:
         print("nothing changed", file=world.stderr)
         return
-    write_role(path, after)
+    replace_text(path, after)
     print(f"saved to {path}", file=world.stderr)
     try:
         roles.read_role(path)
@@ -141,7 +141,7 @@ def _places(world: World, files: list[str]) -> list[Path]:
 def _import(world: World, found: "Found", *, replace: bool) -> None:
     """Write one role, and print its name and what was left out."""
     from llmchat.presets import is_preset
-    from llmchat.roles.files import own_path, text_of_table, write_role
+    from llmchat.roles.files import own_path, text_of_table
     from llmchat.roles.load import parse_role
 
     path = own_path(world.own_roles, found.name)
@@ -154,7 +154,7 @@ def _import(world: World, found: "Found", *, replace: bool) -> None:
         found.notes.append(f"its model `{found.model}` is left out: llmchat has no such preset")
     text = text_of_table(table)
     parse_role(text, path)
-    write_role(path, text)
+    replace_text(path, text)
     print(fit_for(world.stdout, found.name), file=world.stdout)
     for note in found.notes:
         print(f"note: {found.name}: {note}", file=world.stderr)

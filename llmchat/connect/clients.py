@@ -15,7 +15,7 @@ from llmchat.parse_guard import read_toml
 SHIPPED = Path(str(files("llmchat.connect"))) / "clients"
 Protocol = Literal["chat", "messages", "responses"]
 Kind = Literal["json", "yaml", "toml", "python", "shell"]
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class ConfigFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +106,6 @@ def filled(settings: Any, known: Mapping[str, Any]) -> Any:
         return [filled(value, known) for value in settings]
     if not isinstance(settings, str):
         return settings
-    if alone := _PLACEHOLDER.fullmatch(settings):
+    if alone := PLACEHOLDER.fullmatch(settings):
         return known[alone[1]]
-    return _PLACEHOLDER.sub(lambda found: str(known[found[1]]), settings)
+    return PLACEHOLDER.sub(lambda found: str(known[found[1]]), settings)

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from llmchat.connect.clients import Client, Values, filled
 from llmchat.connect.models import Offered, offered, problems
-from llmchat.connect.setup import Part, home_of, parts
+from llmchat.connect.setup import Part, parts
 from llmchat.engines.openai_api.connection import Connection
 from llmchat.errors import Mismatch
 from llmchat.settings import World
@@ -44,7 +44,7 @@ def prepare(
         raise Mismatch(lacks[0], _way_out(client, found))
     values = _values(world, found, connection, key)
     run = str(filled(client.run, {"model": found.name}))
-    notes = [*lacks, *_notes(client, found, connection, model)]
+    notes = [*lacks, *_notes(client, found, connection)]
     return Prepared(client, found, connection.base, parts(client, values, world), run, notes)
 
 
@@ -56,7 +56,7 @@ def _values(world: World, model: Offered, connection: Connection, key: str) -> V
         root=connection.root,
         window=window,
         output=min(window // 4, 8192),
-        home=home_of(world),
+        home=str(world.home),
         key=key or "none",
     )
 
@@ -68,7 +68,7 @@ def _way_out(client: Client, model: Offered) -> str:
     return "choose another model with -m; --force continues anyway"
 
 
-def _notes(client: Client, model: Offered, connection: Connection, given: str | None) -> list[str]:
+def _notes(client: Client, model: Offered, connection: Connection) -> list[str]:
     notes = [client.notes] if client.notes else []
     if not model.window:
         notes.append(

@@ -1,7 +1,6 @@
 """The settings of a client, ready to be printed or written: contents and paths of its files."""
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from llmchat.connect.clients import Client, ConfigFile, Values, filled
+from llmchat.connect.clients import PLACEHOLDER, Client, ConfigFile, Values, filled
 from llmchat.connect.merge import rendered, with_defaults
 from llmchat.settings import World
 
@@ -34,10 +33,6 @@ def parts(client: Client, values: Values, world: World) -> list[Part]:
     return [_part(file, known, world) for file in client.files]
 
 
-def home_of(world: World) -> str:
-    return world.env.get("HOME") or str(Path.home())
-
-
 def _part(file: ConfigFile, known: Mapping[str, Any], world: World) -> Part:
     if file.text:
         return Part(file, None, _as_program(file, known))
@@ -49,7 +44,7 @@ def _part(file: ConfigFile, known: Mapping[str, Any], world: World) -> Part:
 def _as_program(file: ConfigFile, known: Mapping[str, Any]) -> str:
     """The text with each value as a literal of its language."""
     literal = _LITERALS[file.kind]
-    return re.sub(r"\{(\w+)\}", lambda found: literal(str(known[found[1]])), file.text)
+    return PLACEHOLDER.sub(lambda found: literal(str(known[found[1]])), file.text)
 
 
 _LITERALS: dict[str, Callable[[str], str]] = {"python": json.dumps, "shell": shlex.quote}
@@ -60,6 +55,4 @@ def _place(file: ConfigFile, world: World) -> Path:
     path = file.path.get(sys.platform) or file.path["other"]
     if folder := world.env.get(file.variable):
         return Path(folder) / Path(path).name
-    home = home_of(world)
-    config = world.env.get("XDG_CONFIG_HOME") or f"{home}/.config"
-    return Path(path.replace("{config}", config).replace("~", home, 1))
+    return Path(path.replace("{config}", str(world.config_home)).replace("~", str(world.home), 1))

@@ -10,7 +10,7 @@ from msgspec import Struct
 from llmchat.connect.merge import merged_text
 from llmchat.connect.setup import Part
 from llmchat.errors import UsageError
-from llmchat.settings import private_file
+from llmchat.settings import replace_text
 
 
 class Change(Struct, frozen=True):
@@ -42,20 +42,11 @@ def _new_text(part: Part, path: Path) -> str:
 
 
 def _replace(path: Path, text: str, *, secret: bool) -> Change:
-    """Replace the file in one step, so that a full disk leaves the old one."""
-    # A symbolic link, such as one to a dotfiles repo, stays: its target is replaced.
     target = path.resolve()
     if target.exists() and target.read_text("utf-8") == text:
         return Change(path, changed=False)
-    target.parent.mkdir(parents=True, exist_ok=True)
     copy = _copied(target) if target.exists() else None
-    fresh = target.with_name(f".{target.name}.new")
-    if secret:
-        private_file(fresh)
-    fresh.write_text(text, "utf-8")
-    if copy and not secret:
-        shutil.copymode(copy, fresh)
-    fresh.replace(target)
+    replace_text(target, text, private=secret)
     return Change(path, changed=True, copy=copy)
 
 

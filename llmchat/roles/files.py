@@ -51,16 +51,6 @@ def begun_text(own: Path, name: str) -> str:
     return NEW
 
 
-def write_role(path: Path, text: str) -> None:
-    """Replace the file in one step, so that a full disk leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A symbolic link, such as one to a dotfiles repo, stays: its target is replaced.
-    target = path.resolve()
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.write_text(text, "utf-8")
-    fresh.replace(target)
-
-
 def text_of_table(table: Mapping[str, Any]) -> str:
     """A role as TOML, with texts of several lines as such."""
     import tomli_w

@@ -23,7 +23,7 @@ from llmchat.settings.types import (
     check,
     in_words,
 )
-from llmchat.settings.world import World, private_file, private_folder
+from llmchat.settings.world import World, private_file, private_folder, replace_text
 from llmchat.structure.arguments import parse as parse_structure
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "checked_option",
     "private_file",
     "private_folder",
+    "replace_text",
     "resolve",
 ]
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from llmchat.errors import UsageError
-from llmchat.settings import World, checked_option
+from llmchat.settings import World, checked_option, replace_text
 
 
 def set_key(world: World, key: str, value: str) -> tuple[str, Any]:
@@ -14,7 +14,7 @@ def set_key(world: World, key: str, value: str) -> tuple[str, Any]:
     document = _read(world)
     written = next((name for name in document if name.replace("-", "_") == known), known)
     document[written] = checked
-    _write(world, tomlkit.dumps(document))
+    replace_text(world.config_file, tomlkit.dumps(document))
     return written, checked
 
 
@@ -28,7 +28,7 @@ def unset_key(world: World, key: str) -> bool:
     for name in written:
         del document[name]
     if written:
-        _write(world, tomlkit.dumps(document))
+        replace_text(world.config_file, tomlkit.dumps(document))
     return bool(written)
 
 
@@ -43,14 +43,3 @@ def _read(world: World) -> Any:
         return tomlkit.document()
     except (ParseError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}", "correct the file first") from error
-
-
-def _write(world: World, text: str) -> None:
-    """Replace the file in one step, so that a full disk leaves the old one."""
-    path = world.config_file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A symbolic link, such as one to a dotfiles repo, stays: its target is replaced.
-    target = path.resolve()
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.write_text(text, "utf-8")
-    fresh.replace(target)

@@ -95,6 +95,16 @@ class World(Struct, frozen=True):
             return 80
 
     @property
+    def home(self) -> Path:
+        """The folder of the user."""
+        return Path(self.env.get("HOME") or "~").expanduser()
+
+    @property
+    def config_home(self) -> Path:
+        """Where other programs keep the user's settings."""
+        return Path(self.env.get("XDG_CONFIG_HOME") or self.home / ".config")
+
+    @property
     def config_file(self) -> Path:
         return self.config / "config.toml"
 
@@ -124,6 +134,23 @@ def private_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     _close_to_others(path, 0o600)
+
+
+def replace_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Replace a file in one step, so that a full disk leaves the old one; its mode stays.
+
+    private: only its owner may read the new one.
+    """
+    # A symbolic link, such as one to a dotfiles repo, stays: its target is replaced.
+    target = path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.new")
+    if private:
+        private_file(fresh)
+    fresh.write_text(text, "utf-8")
+    if target.exists() and not private:
+        fresh.chmod(stat.S_IMODE(target.stat().st_mode))
+    fresh.replace(target)
 
 
 def _close_to_others(path: Path, mode: int) -> None:

@@ -101,6 +101,13 @@ def test_a_link_to_a_file_stays_one(world: World, tmp_path: Path) -> None:
     assert path.is_symlink() and "seed = 1" in (tmp_path / "dotfile").read_text()
 
 
+def test_a_file_keeps_its_mode(world: World) -> None:
+    path = written(world, "seed = 1\n")
+    path.chmod(0o600)
+    set_key(world, "seed", "2")
+    assert path.read_text() == "seed = 2\n" and path.stat().st_mode & 0o777 == 0o600
+
+
 def test_the_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,9 +48,8 @@ def models(world: World) -> Iterator[StoredModel]:
 
 def roots(world: World) -> list[Path]:
     """The folders of models on this machine."""
-    home = Path(world.env.get("HOME", "~")).expanduser()
-    homes = [home / place for place in _HOMES]
-    if pointed := _read_text(home / _POINTER):
+    homes = [world.home / place for place in _HOMES]
+    if pointed := _read_text(world.home / _POINTER):
         homes.insert(0, Path(pointed.strip()))
     places = [place for one in homes for place in (_downloads(one), one / "models") if place]
     return [place for place in dict.fromkeys(places) if is_folder(place)]

@@ -75,8 +75,8 @@ def models(world: World) -> Iterator[StoredModel]:
 def roots(world: World) -> list[Path]:
     """The stores on this machine: that of OLLAMA_MODELS, the user's, the service's."""
     given = world.env.get("OLLAMA_MODELS")
-    home = Path(world.env.get("HOME", "~")).expanduser()
-    places = [Path(given).expanduser()] if given else [home / ".ollama" / "models", _OF_SERVICE]
+    own = world.home / ".ollama" / "models"
+    places = [Path(given).expanduser()] if given else [own, _OF_SERVICE]
     return [place for place in places if is_folder(place / "manifests")]
 
 

@@ -33,10 +33,8 @@ def found_in(path: Path) -> Iterator[Found | UsageError]:
 
 def usual_places(world: World) -> list[Path]:
     """Where aichat and llm keep their roles and templates on this machine, as far as they exist."""
-    home = Path(world.env.get("HOME") or "~").expanduser()
-    config = Path(world.env.get("XDG_CONFIG_HOME") or home / ".config")
-    of_aichat = Path(world.env.get("AICHAT_CONFIG_DIR") or config / "aichat")
-    of_llm = Path(world.env.get("LLM_USER_PATH") or config / "io.datasette.llm")
+    of_aichat = Path(world.env.get("AICHAT_CONFIG_DIR") or world.config_home / "aichat")
+    of_llm = Path(world.env.get("LLM_USER_PATH") or world.config_home / "io.datasette.llm")
     places = [
         of_aichat / "roles", of_aichat / "roles.yaml", of_aichat / "macros", of_llm / "templates",
     ]  # fmt: skip
