@@ -30,7 +30,7 @@ MAX_CHOICES = 128
 MAX_PROMPTS = 2048
 MAX_DOCS = 16
 # OpenAI allows 64 characters; clients of Anthropic send names of up to 128.
-FUNCTION_NAME = r"^[a-zA-Z0-9_.-]{1,128}$"
+MAX_FUNCTION_NAME = 128
 
 
 def well_formed(value: Any) -> Any:
@@ -46,12 +46,23 @@ Text = Annotated[str, AfterValidator(well_formed)]
 Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(well_formed)]
 
 
+Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Name = Annotated[str, Field(pattern=rf"^[a-zA-Z0-9_.-]{{1,{MAX_FUNCTION_NAME}}}$")]
+JsonObject = Annotated[dict[str, Any], AfterValidator(well_formed)]
+
+
 class Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
 Whole = BeforeValidator(whole_number)
 Tokens = Annotated[Annotated[int, Field(ge=1, le=2**31)] | None, BeforeValidator(no_limit)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Whole, Field(ge=-(2**63), le=2**63 - 1)]
+TopLogprobs = Annotated[int, Whole, Field(ge=0, le=20)]
+KeepAlive = Annotated[float, BeforeValidator(seconds), Field(ge=-1)]
+Truncation = Literal["auto", "disabled"]
 
 
 class AddedFile(Request):
@@ -97,9 +108,9 @@ class TemplateInput(Request):
 
 
 class Function(TemplateInput):
-    name: Annotated[str, Field(pattern=FUNCTION_NAME)]
+    name: Name
     description: Text | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(well_formed)] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -193,14 +204,14 @@ class Generation(OwnParameters):
     model: Text
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     max_tokens: Tokens = None
     n: Annotated[int, Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
-    seed: Annotated[int, Whole, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
+    seed: Seed | None = None
+    stop: Stop | Stops | None = None
     user: Any = None
-    keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
+    keep_alive: KeepAlive | None = None
     ignore_eos: bool | None = None
     structured_outputs: StructuredOutputs | None = None
 
@@ -209,14 +220,14 @@ class ChatRequest(Generation):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Tokens = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Whole, Field(ge=0, le=20)] | None = None
+    top_logprobs: TopLogprobs | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    truncation: Literal["auto", "disabled"] | None = None
+    truncation: Truncation | None = None
     show_prompt: bool | None = None
-    chat_template_kwargs: Annotated[dict[str, Any], AfterValidator(well_formed)] | None = None
+    chat_template_kwargs: JsonObject | None = None
     reasoning_effort: Text | None = None
     think: types.Think | None = None
     think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None

@@ -1,8 +1,11 @@
 """Compatibility with clients of OpenAI and vLLM: other notations of values, ignored fields."""
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
+# Of each field, the values that change nothing.
+Defaults = Mapping[str, tuple[Any, ...]]
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+")
 
@@ -12,7 +15,7 @@ IGNORED_FIELDS = frozenset({
     "prompt_cache_options", "service_tier", "prediction", "request_id",
 })  # fmt: skip
 # Values of other fields that request the default behaviour.
-DEFAULT_VALUES: dict[str, tuple[Any, ...]] = {
+DEFAULT_VALUES: Defaults = {
     "parallel_tool_calls": (True,),
     "modalities": (["text"],),
     "functions": ([],),
@@ -84,10 +87,16 @@ def seconds(value: Any) -> Any:
     )
 
 
-def unsupported(extra: dict[str, Any] | None) -> str | None:
-    """The first field that the server does not support; None if all can be ignored."""
+def unsupported(
+    extra: Mapping[str, Any] | None, ignored: Collection[str] = (), defaults: Defaults | None = None
+) -> str | None:
+    """The first field that the server does not support; None if all can be ignored.
+
+    ignored, defaults: in addition to IGNORED_FIELDS and DEFAULT_VALUES.
+    """
+    more = defaults or {}
     for name, value in (extra or {}).items():
-        is_default = value is None or value in DEFAULT_VALUES.get(name, ())
-        if not is_default and name not in IGNORED_FIELDS:
+        known = (None, *DEFAULT_VALUES.get(name, ()), *more.get(name, ()))
+        if value not in known and name not in IGNORED_FIELDS and name not in ignored:
             return name
     return None

@@ -1,10 +1,11 @@
 """Checks the fields of a request, and turns them into the settings of an answer: sampling,
 template values, context policy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from msgspec.structs import replace
+from pydantic import BaseModel
 
 from llmchat import thinking
 from llmchat.engines import Sampling
@@ -16,7 +17,7 @@ from llmchat.server.api import (
     Generation,
     Request,
 )
-from llmchat.server.compatibility import IGNORED_MESSAGE_FIELDS, unsupported
+from llmchat.server.compatibility import IGNORED_MESSAGE_FIELDS, Defaults, unsupported
 from llmchat.server.errors import BadRequest, Unsupported
 
 # Variables of chat templates that requests cannot set.
@@ -66,31 +67,27 @@ def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
     return replace(sampling, seed=(sampling.seed + index) % 2**63)
 
 
-def check_fields(request: Request, where: str = "") -> None:
-    """Raises BadRequest for a field that the server does not support."""
-    if (name := unsupported(request.model_extra)) is not None:
-        raise _unsupported_field(f"{where}{name}"[:100])
+def check_fields(
+    part: BaseModel,
+    where: str = "",
+    ignored: Collection[str] = (),
+    defaults: Defaults | None = None,
+) -> None:
+    """Raises BadRequest for a field that the server does not support.
 
-
-def _unsupported_field(name: str) -> BadRequest:
-    if name.startswith("guided_"):
-        # What vLLM called the fields of structured_outputs before.
-        newer = f"structured_outputs.{name.removeprefix('guided_')}"
-        return Unsupported(f"`{name}` is not supported; `{newer}` is", name)
-    return Unsupported(f"`{name}` is not supported", name)
+    where: the path of the part. ignored: fields that never change the answer; defaults: values of
+    others that change nothing.
+    """
+    if (name := unsupported(part.model_extra, ignored, defaults)) is not None:
+        path = f"{where}{name}"[:100]
+        raise Unsupported(f"`{path}` is not supported", path)
 
 
 def check_chat(request: ChatRequest) -> None:
     """Raises BadRequest for fields and values that the server does not support."""
     _check_all_fields(request)
     for index, message in enumerate(request.messages):
-        extra = {
-            name: value
-            for name, value in (message.model_extra or {}).items()
-            if name not in IGNORED_MESSAGE_FIELDS
-        }
-        if (name := unsupported(extra)) is not None:
-            raise _unsupported_field(f"messages.{index}.{name}"[:100])
+        check_fields(message, f"messages.{index}.", IGNORED_MESSAGE_FIELDS)
     for name in ("response_format", "tool_choice"):
         if isinstance(part := getattr(request, name), Request):
             check_fields(part, f"{name}.")
@@ -101,6 +98,11 @@ def check_chat(request: ChatRequest) -> None:
 
 
 def _check_all_fields(request: Generation) -> None:
+    for name, value in (request.model_extra or {}).items():
+        if name.startswith("guided_") and value is not None:
+            # What vLLM called the fields of structured_outputs before.
+            newer = f"structured_outputs.{name.removeprefix('guided_')}"[:100]
+            raise Unsupported(f"`{name[:100]}` is not supported; `{newer}` is", name[:100])
     check_fields(request)
     if request.stream_options:
         check_fields(request.stream_options, "stream_options.")

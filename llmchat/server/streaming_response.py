@@ -24,9 +24,10 @@ WRITE_TIMEOUT_S = 60.0
 SSE, JSON = "text/event-stream", "application/json"
 
 
-def sse_event(value: object) -> bytes:
+def sse_event(value: object, name: str = "") -> bytes:
     """A server-sent event."""
-    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+    named = b"event: %s\n" % name.encode() if name else b""
+    return b"%sdata: %s\n\n" % (named, msgspec.json.encode(value))
 
 
 def openai_error_event(error: Exception) -> bytes:

@@ -4,17 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from llmchat.engines import Finish
 from llmchat.server.choice import Choice
 from llmchat.server.messages_api.schema import MessagesRequest
+from llmchat.server.streaming_response import sse_event
 
 
 def event(name: str, **fields: Any) -> bytes:
     """A server-sent event, which has its name twice."""
-    data = msgspec.json.encode({"type": name, **fields})
-    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+    return sse_event({"type": name, **fields}, name)
 
 
 class Blocks:

@@ -4,23 +4,24 @@ https://platform.claude.com/docs/en/api/messages. As with chat completions, a fi
 change the answer is obeyed or refused with a 400, and so are unknown fields.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
 from llmchat.server.api import (
-    FUNCTION_NAME,
-    MAX_STOPS,
+    JsonObject,
+    KeepAlive,
+    Name,
     OwnParameters,
     Request,
-    Stop,
+    Seed,
+    Stops,
+    Temperature,
     Text,
+    TopP,
+    Truncation,
     Whole,
-    well_formed,
 )
-from llmchat.server.compatibility import seconds
-
-JsonObject = Annotated[dict[str, Any], AfterValidator(well_formed)]
 
 
 class Block(Request):
@@ -44,7 +45,7 @@ class AnthropicMessage(Request):
 class AnthropicTool(Request):
     """A tool that the client runs; one with another type than `custom` would run at Anthropic."""
 
-    name: Annotated[str, Field(pattern=FUNCTION_NAME)]
+    name: Name
     type: Text | None = None
     description: Text | None = None
     input_schema: JsonObject | None = None
@@ -96,7 +97,7 @@ class CountRequest(Request):
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
     context_management: ContextManagement | None = None
-    keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
+    keep_alive: KeepAlive | None = None
 
 
 class MessagesRequest(CountRequest, OwnParameters):
@@ -107,8 +108,8 @@ class MessagesRequest(CountRequest, OwnParameters):
 
     max_tokens: Annotated[int, Whole, Field(ge=1, le=2**31)]
     stream: bool | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    stop_sequences: Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    seed: Annotated[int, Whole, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    truncation: Literal["auto", "disabled"] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    stop_sequences: Stops | None = None
+    seed: Seed | None = None
+    truncation: Truncation | None = None

@@ -17,7 +17,7 @@ from llmchat.server.api import (
     Tool,
     ToolCall,
 )
-from llmchat.server.compatibility import unsupported
+from llmchat.server.compatibility import Defaults
 from llmchat.server.errors import BadRequest, Unsupported
 from llmchat.server.messages_api.errors import NoThreads
 from llmchat.server.messages_api.schema import (
@@ -30,6 +30,7 @@ from llmchat.server.messages_api.schema import (
     ThinkingConfig,
     ToolChoice,
 )
+from llmchat.server.request_parsing import check_fields
 
 # Fields that never change the answer: prefixes of prompts are cached anyway.
 _IGNORED = frozenset({
@@ -38,7 +39,7 @@ _IGNORED = frozenset({
 # Fields of tools: calls are always bound by the schema, and arguments arrive at once.
 _IGNORED_OF_TOOLS = frozenset({"cache_control", "eager_input_streaming"})
 # Values of other fields that request the default behaviour.
-_DEFAULTS: dict[str, tuple[Any, ...]] = {
+_DEFAULTS: Defaults = {
     "defer_loading": (False,),
     "allowed_callers": (["direct"],),
     "input_examples": ([],),
@@ -68,7 +69,7 @@ _SAME = (
 
 def to_chat(request: CountRequest) -> ChatRequest:
     """Raises BadRequest for fields and values that the server does not support."""
-    check_fields(request)
+    _check_all_fields(request)
     same = {name: getattr(request, name, None) for name in _SAME}
     fields = {
         "messages": _messages(request),
@@ -82,16 +83,16 @@ def to_chat(request: CountRequest) -> ChatRequest:
     return ChatRequest.model_construct(**same, **fields)
 
 
-def check_fields(request: CountRequest) -> None:
+def _check_all_fields(request: CountRequest) -> None:
     """Raises Unsupported for a field that the server does not support."""
     if (request.model_extra or {}).get("thread") is not None:
         raise NoThreads()
-    _check_extra(request.model_extra, _IGNORED)
+    check_fields(request, "", _IGNORED, _DEFAULTS)
     for name in ("tool_choice", "thinking", "output_config", "context_management"):
         if (part := getattr(request, name)) is not None:
-            _check_extra(part.model_extra, (), f"{name}.")
+            check_fields(part, f"{name}.", (), _DEFAULTS)
     for index, message in enumerate(request.messages):
-        _check_extra(message.model_extra, (), f"messages.{index}.")
+        check_fields(message, f"messages.{index}.", (), _DEFAULTS)
     _check_edits(request.context_management)
 
 
@@ -101,19 +102,6 @@ def _check_edits(management: ContextManagement | None) -> None:
         if not edit.type.startswith("clear_thinking_"):
             message = f"the edit `{edit.type[:60]}` is not supported"
             raise Unsupported(message, f"context_management.edits.{index}.type")
-
-
-def _check_extra(
-    extra: Mapping[str, Any] | None, ignored: frozenset[str] | tuple[()], where: str = ""
-) -> None:
-    others = {
-        name: value
-        for name, value in (extra or {}).items()
-        if name not in ignored and value not in _DEFAULTS.get(name, ())
-    }
-    if (name := unsupported(others)) is not None:
-        name = f"{where}{name}"[:100]
-        raise Unsupported(f"`{name}` is not supported", name)
 
 
 def _messages(request: CountRequest) -> list[ChatMessage]:
@@ -221,7 +209,7 @@ def _tool(tool: AnthropicTool, index: int) -> Tool:
         raise Unsupported(message, f"{where}.type")
     if tool.input_schema is None:
         raise BadRequest("a tool requires `input_schema`", param=f"{where}.input_schema")
-    _check_extra(tool.model_extra, _IGNORED_OF_TOOLS, f"{where}.")
+    check_fields(tool, f"{where}.", _IGNORED_OF_TOOLS, _DEFAULTS)
     function = Function(name=tool.name, description=tool.description, parameters=tool.input_schema)
     return Tool(type="function", function=function)
 

@@ -23,7 +23,7 @@ from llmchat.server.responses_api.schema import ITEMS, ItemReference, ResponseRe
 from llmchat.server.responses_api.store import Item, StoredResponse
 from llmchat.server.responses_api.translation import LOGPROBS, called_tools, to_chat
 from llmchat.server.state import ServerState, new_id
-from llmchat.server.streaming_response import JSON, SSE, AnswerResponse
+from llmchat.server.streaming_response import JSON, SSE, AnswerResponse, sse_event
 
 log = logging.getLogger("llmchat.server")
 
@@ -83,9 +83,9 @@ class _Answer:
         return self._sse({"type": "response.failed", "response": body})
 
     def _sse(self, event: Event) -> bytes:
-        name, numbered = str(event["type"]), {**event, "sequence_number": self._number}
+        numbered = {**event, "sequence_number": self._number}
         self._number += 1
-        return b"event: %s\ndata: %s\n\n" % (name.encode(), encode_json(numbered))
+        return sse_event(numbered, event["type"])
 
     async def _events(self) -> AsyncGenerator[Event]:
         try:
@@ -98,7 +98,7 @@ class _Answer:
             for event in await self._end(question, choices[0]):
                 yield event
         except LlmchatError as error:
-            raise _of_fields(error, self._request) from error
+            raise _of_fields(error) from error
 
     def _question(self) -> Question:
         """The request with the conversation that it continues. Reads files, and takes time for a
@@ -201,7 +201,7 @@ _FIELDS = {
 }
 
 
-def _of_fields(error: LlmchatError, request: ResponseRequest) -> LlmchatError:
+def _of_fields(error: LlmchatError) -> LlmchatError:
     """The error with the names that the fields have in this API."""
     if isinstance(error, ContextOverflow):
         return BadRequest(error.message, param="input", code="context_length_exceeded")

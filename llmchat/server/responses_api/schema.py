@@ -6,25 +6,28 @@ change the answer is obeyed or refused by name.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, TypeAdapter
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from llmchat.server.api import (
-    MAX_STOPS,
+    JsonObject,
+    KeepAlive,
+    Name,
     OwnParameters,
     Request,
+    Seed,
     Stop,
+    Stops,
+    Temperature,
     Text,
     Tokens,
-    Whole,
-    well_formed,
+    TopLogprobs,
+    TopP,
+    Truncation,
 )
-from llmchat.server.compatibility import seconds
 
 # OpenAI's limit.
 _MAX_METADATA = 16
-Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
-Object = Annotated[dict[str, Any], AfterValidator(well_formed)]
 
 
 class Part(Request):
@@ -125,7 +128,7 @@ class FunctionTool(Request):
     type: Literal["function"]
     name: Name
     description: Text | None = None
-    parameters: Object | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -205,7 +208,7 @@ class TextFormat(Request):
     type: Literal["text", "json_object", "json_schema"]
     name: Text = ""
     description: Text | None = None
-    schema_: Annotated[Object | bool | None, Field(alias="schema")] = None
+    schema_: Annotated[JsonObject | bool | None, Field(alias="schema")] = None
     strict: bool | None = None
 
 
@@ -250,19 +253,19 @@ class ResponseRequest(OwnParameters):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_output_tokens: Tokens = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_logprobs: Annotated[int, Whole, Field(ge=0, le=20)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_logprobs: TopLogprobs | None = None
     include: list[Include] | None = None
     tools: list[AnyTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
-    truncation: Literal["auto", "disabled"] | None = None
+    truncation: Truncation | None = None
     background: Literal[False] | None = None
     metadata: Annotated[dict[Text, Text], Field(max_length=_MAX_METADATA)] | None = None
     user: Any = None
-    seed: Annotated[int, Whole, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None = None
-    keep_alive: Annotated[float, BeforeValidator(seconds), Field(ge=-1)] | None = None
+    seed: Seed | None = None
+    stop: Stop | Stops | None = None
+    keep_alive: KeepAlive | None = None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from llmchat.server.api import (
+    MAX_FUNCTION_NAME,
     OWN_PARAMETERS,
     CalledFunction,
     ChatMessage,
@@ -35,8 +36,6 @@ _SAME = (
     *OWN_PARAMETERS, "model", "temperature", "top_p", "top_logprobs", "parallel_tool_calls",
     "truncation", "seed", "stop", "keep_alive", "user",
 )  # fmt: skip
-# Of a function, with its namespace.
-MAX_NAME = 64
 LOGPROBS = "message.output_text.logprobs"
 # The only argument of a custom tool, as the model writes it.
 _INPUT = {
@@ -123,8 +122,8 @@ def _tools(request: ResponseRequest) -> tuple[list[dict[str, Any]], Any]:
 
 def _definition(namespace: str | None, tool: FunctionTool | CustomTool) -> dict[str, Any]:
     name = chat_name(tool.name, namespace)
-    if len(name) > MAX_NAME:
-        message = f"`{name[:64]}…` is longer than {MAX_NAME} characters"
+    if len(name) > MAX_FUNCTION_NAME:
+        message = f"`{name[:64]}…` is longer than {MAX_FUNCTION_NAME} characters"
         raise BadRequest(message, param="tools")
     parameters = tool.parameters if isinstance(tool, FunctionTool) else _INPUT
     function = {

@@ -255,8 +255,8 @@ def test_an_answer_of_an_adapter_is_that_of_chat_completions(tiny_run: Running) 
          "unsupported_parameter"),
         ({"input": []}, "input", None),
         ({"input": [{"type": "reasoning", "id": "x", "summary": []}]}, "input", None),
-        ({"tools": [{"type": "namespace", "name": "n" * 40, "tools": [
-            {**WEATHER, "name": "f" * 40}]}]}, "tools", None),
+        ({"tools": [{"type": "namespace", "name": "n" * 70, "tools": [
+            {**WEATHER, "name": "f" * 70}]}]}, "tools", None),
         ({"input": "word " * 3000}, "input", "context_length_exceeded"),
         ({"previous_response_id": "resp_x"}, "previous_response_id",
          "previous_response_not_found"),
