@@ -62,7 +62,6 @@ class StoredConversation:
 
     def start_saving(self, history: "History", facts: SessionFacts) -> str:
         """Continue in another history, with all that this one has; returns the session."""
-
         records = self.history.messages(self.session) if self.session else []
         self.history = history
         writer = self._writer = self._begin_session(facts)

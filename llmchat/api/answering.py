@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # One text, or texts by their names.
 Material = str | Mapping[str, str]
+# An event, and the text that it adds to the answer.
+Step = tuple[Event, str]
 
 log = logging.getLogger("llmchat")
 
@@ -92,15 +94,18 @@ class Answering:
 
     def pieces(self, slot: Slot, asked: Asked) -> Generator[str]:
         """The text of the answer; with a role of several turns, only that of the last turn."""
-        growing: GrowingAnswer[Any] = GrowingAnswer(asked.form)
-        with closing(self.events(slot, asked)) as events:
-            for event in events:
-                text = growing.feed(event)
+        with closing(self._steps(slot, asked)) as steps:
+            for _, text in steps:
                 if text and slot.is_last:
                     yield text
 
     def events(self, slot: Slot, asked: Asked) -> Generator[Event]:
         """All that happens until the answer ends."""
+        with closing(self._steps(slot, asked)) as steps:
+            for event, _ in steps:
+                yield event
+
+    def _steps(self, slot: Slot, asked: Asked) -> Generator[Step]:
         self._start(slot)
         try:
             with self._changed(asked):
@@ -116,7 +121,7 @@ class Answering:
         finally:
             self._model.end_turn(slot)
 
-    def _answered(self, slot: Slot, asked: Asked, events: Generator[Event]) -> Generator[Event]:
+    def _answered(self, slot: Slot, asked: Asked, events: Generator[Event]) -> Generator[Step]:
         growing: GrowingAnswer[Any] = GrowingAnswer(asked.form)
         try:
             with closing(events):
@@ -128,15 +133,15 @@ class Answering:
 
     def _passed_on(
         self, events: Iterator[Event], growing: GrowingAnswer[Any], slot: Slot
-    ) -> Generator[Event]:
+    ) -> Generator[Step]:
         """The events. While a tool runs, another chat may use the model: the tool itself may."""
         for event in events:
-            growing.feed(event)
+            text = growing.feed(event)
             if isinstance(event, ToolStarted):
                 self._model.end_turn(slot)
             elif isinstance(event, Result):
                 self._model.take_turn(slot)
-            yield event
+            yield event, text
 
     def _start(self, slot: Slot) -> None:
         """Begin a turn; an abandoned answer of this chat is cancelled."""
@@ -157,10 +162,11 @@ class Answering:
 
     def _questions(self, asked: Asked) -> list[Message]:
         """The question with what documents say, and the further turns of the role."""
-        question, role = self._question(asked), self._maker.role
         turns: tuple[str, ...] = ()
-        if role is not None and not (role.once and self._talk.conversation.question >= 0):
-            turns, question = role.follow_ups(question.text), role.ask(question)
+        question = self._question(asked)
+        if role := self._maker.role:
+            begun = self._talk.conversation.question >= 0
+            question, turns = role.questions(question, begun=begun)
         if not question.text and not question.input:
             raise UsageError("the question is empty")
         first = with_material(self._talk, question, self._documents, {})

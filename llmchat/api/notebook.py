@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from typing import Any
 
 from llmchat.conversation import Message
@@ -32,8 +33,6 @@ def show_growing(pieces: Iterator[str]) -> None:
 
 def chat_html(title: str, messages: Sequence[Message]) -> str:
     """A chat as HTML without scripts or style sheets; HTML in a message appears as text."""
-    from html import escape
-
     head = f'<div style="opacity:.7;margin-bottom:.5em">{escape(title)}</div>'
     return f'<div class="llmchat">{head}{"".join(_parts(messages))}</div>'
 
@@ -51,8 +50,6 @@ def _parts(messages: Iterable[Message]) -> Iterator[str]:
 
 
 def _material(message: Message) -> str:
-    from html import escape
-
     if not message.input:
         return ""
     names = ", ".join(name for name, _ in message.files) or "material"
@@ -63,8 +60,6 @@ def _material(message: Message) -> str:
 
 def batch_html(rows: Sequence[tuple[int, str, bool]]) -> str:
     """The answers of a batch as a table. rows: number, text, and whether it is an error."""
-    from html import escape
-
     shown = [
         f'<tr><td>{line}</td><td style="text-align:left;white-space:pre-wrap'
         f'{";color:#c0392b" if is_error else ""}">{escape(_shortened(text))}</td></tr>'

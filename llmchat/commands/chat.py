@@ -102,9 +102,9 @@ def chat(
         given_texts = read_given(world, file or (), settings.options, note)
         asks_in = None if role and role.once and earlier else role
         question = one_shot.question(world, prompt, given_texts, asks_in)
-        turns = asks_in.follow_ups(question.text) if asks_in and question else ()
+        turns: tuple[str, ...] = ()
         if asks_in and question:
-            question = asks_in.ask(question)
+            question, turns = asks_in.questions(question, begun=False)
         if extract and not question:
             raise _extract_needs_a_question()
         if answers > 1:

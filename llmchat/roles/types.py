@@ -112,6 +112,15 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
             text = f"{text.rstrip()}\n\n{question.text}"
         return replace(question, text=text.strip())
 
+    def questions(self, question: Message, *, begun: bool) -> tuple[Message, tuple[str, ...]]:
+        """A question in the role's words, and the questions that follow it.
+
+        begun: whether the chat has a question, so that a role with `once` changes no other.
+        """
+        if self.once and begun:
+            return question, ()
+        return self.ask(question), self.follow_ups(question.text)
+
     def ask_last(self, conversation: Conversation) -> Conversation:
         """A conversation whose last question has the role's prompt around it.
 

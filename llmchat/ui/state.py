@@ -210,13 +210,11 @@ class ReplState:
 
     def _in_role(self, question: Message) -> Message:
         """A question in the words of the role, whose further turns wait for its answer."""
-        begins = self.begins_role or self.chat.conversation.question < 0
+        begun = self.chat.conversation.question >= 0 and not self.begins_role
         self.turns, self.begins_role = (), False
-        if self.role is None or (self.role.once and not begins):
-            return question
-        in_role = self.role.ask(question)
-        self.turns = self.role.follow_ups(question.text)
-        return in_role
+        if self.role:
+            question, self.turns = self.role.questions(question, begun=begun)
+        return question
 
     def attach(self, name: str) -> int:
         """Attach what a name means to the next message; returns its tokens."""

@@ -1,5 +1,6 @@
 """The bottom line of the REPL, and the notes after an answer."""
 
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,12 +19,7 @@ def bottom_line(chat: Chat, width: int) -> str:
 
     A narrow line shortens the model's name first, then leaves out the last parts.
     """
-    parts = [
-        chat.engine.describe(),
-        *_form(chat),
-        *_window_parts(chat),
-        *_speed_parts(chat),
-    ]
+    parts = [chat.engine.describe(), *_form(chat), *_window_parts(chat), *_speed_parts(chat)]
     while len(parts) > 1 and _room_for_name(parts, width) < min(_SHORTEST_NAME, cell_len(parts[0])):
         parts.pop()
     parts[0] = cut(parts[0], max(_room_for_name(parts, width), 0))
@@ -32,7 +28,7 @@ def bottom_line(chat: Chat, width: int) -> str:
 
 def _form(chat: Chat) -> list[str]:
     """The name of the role and the kind of structure of the answers, as far as they have one."""
-    role = [Path(chat.role.split()[0]).stem] if chat.role else []
+    role = [Path(shlex.split(chat.role)[0]).stem] if chat.role else []
     return [*role, chat.sampling.structure.kind] if chat.sampling.structure else role
 
 
