@@ -20,6 +20,7 @@ from llmchat.presets.types import FileFact, Source
 from llmchat.settings import World
 
 _BLOCK = 1 << 20
+_ROOM = "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk"
 
 
 def key(source: Source) -> str:
@@ -107,14 +108,14 @@ def time_of(path: Path) -> int:
         return -1
 
 
-def need_room(folder: Path, count: int) -> None:
+def need_room(folder: Path, count: int, hint: str = _ROOM) -> None:
     """Raise OutOfResources when `count` more bytes do not fit on the disk of `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if count > free:
         raise OutOfResources(
             f"{byte_count(count)} are needed, {byte_count(free)} are free in {folder}",
-            "free some space, or set HF_HOME or XDG_CACHE_HOME to a larger disk",
+            hint,
         )
 
 

@@ -1,7 +1,6 @@
 """`llmchat convert`: writes a model as a GGUF file, or as a folder of int4 weights."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,22 +13,22 @@ from llmchat.engines.checkpoint_files import (
     chat_template,
     read_json,
 )
-from llmchat.errors import Mismatch, OutOfResources, UsageError, any_of
+from llmchat.errors import Mismatch, UsageError, any_of
+from llmchat.gguf_file.types import WRITTEN, type_named
 from llmchat.hub import Checkpoint, files_beside_weights, licence_of, size_of
-from llmchat.hub.local_store import fresh_folder
+from llmchat.hub.local_store import fresh_folder, need_room
 from llmchat.hub.safe_copy import copy_beside
 from llmchat.models.locate import find_checkpoint, sources, title
 from llmchat.models.weight_names import stored_kind
-from llmchat.output.formatting import byte_count
 from llmchat.output.progress import Progress
 from llmchat.presets import Preset
 from llmchat.settings import World
 
-GGUF_KINDS = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
+_SMALLER = "free some space, or name a place on a larger disk with -o"
 INT4, _PREFIX = "int4", "gguf:"
-FORMS = (INT4, *(f"{_PREFIX}{kind}" for kind in GGUF_KINDS))
-# Kinds that hold every number of a quantised file.
-_WIDE = ("F32", "F16", "BF16")
+FORMS = (INT4, *(f"{_PREFIX}{kind}" for kind in WRITTEN))
+# A kind of so many bits holds every number of a quantised file.
+_WIDE = 16
 
 
 def kind_named(form: str) -> str:
@@ -91,7 +90,7 @@ def _write_gguf(
     export = Export(base.path, folders, preset.adapter_scale, kind, general)
     for note in (*_rounding(base, kind), *export.notes):
         progress.note(note)
-    _need_room(target, export.size)
+    need_room(target.parent.resolve(), export.size, _SMALLER)
     progress.start(f"writing {target.name}", export.size)
     unfinished = target.with_name(f"{target.name}.part")
     try:
@@ -117,7 +116,7 @@ def _write_int4(
         )
     folders = [adapter.path for adapter in adapters]
     preparation = Preparation(base.path, folders, preset.adapter_scale, weights="int4")
-    _need_room(target, preparation.size)
+    need_room(target.parent.resolve(), preparation.size, _SMALLER)
     progress.start(f"writing {target.name}", preparation.size)
     try:
         with fresh_folder(target) as folder:
@@ -162,19 +161,8 @@ def _general(preset: Preset, parts: Sequence[Checkpoint], world: World) -> dict[
 
 def _rounding(base: Checkpoint, kind: str) -> list[str]:
     stored = stored_kind(base)
-    if not stored or kind in _WIDE:
+    if not stored or type_named(kind).bits >= _WIDE:
         return []
     return [
         f"note: the weights are {stored}; in the file they are rounded a second time, to {kind}"
     ]
-
-
-def _need_room(target: Path, count: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if count > free:
-        raise OutOfResources(
-            f"{byte_count(count)} are needed, {byte_count(free)} are free in"
-            f" {target.parent.resolve()}",
-            "free some space, or name a file on a larger disk with -o",
-        )

@@ -16,6 +16,7 @@ from support.worlds import make_world
 
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.gguf_file import read_header
+from llmchat.gguf_file.types import WRITTEN
 from llmchat.hub.gguf_folder import write_folder
 from llmchat.models.convert import convert
 from llmchat.models.opener import preset_of
@@ -48,6 +49,12 @@ def test_a_file_is_named_after_the_model_and_holds_its_template(
     facts = read_header(tmp_path / "tiny-Q8_0.gguf").facts
     assert facts["general.name"] == "tiny" and facts["tokenizer.chat_template"] == CHATML
     assert files(tmp_path) == {"tiny-Q8_0.gguf"}
+
+
+def test_the_help_names_every_kind(run: Run) -> None:
+    help_ = run("convert", "--help")[1]
+    named = re.search(r"gguf:KIND, for other programs \(([^)]*)\)", help_.replace("│", ""))
+    assert named and tuple(re.findall(r"\w+", named[1])) == WRITTEN
 
 
 def test_an_existing_file_is_kept_unless_forced(run: Run, base: Path, tmp_path: Path) -> None:

@@ -15,12 +15,10 @@ from llmchat.errors import IntegrityError
 from llmchat.gguf_file import GgmlType
 from llmchat.gguf_file.types import type_named
 
-KINDS = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 # Routers, kernels of convolutions, and norms of each head.
 _WHOLE = re.compile(r"norm\.weight$|ffn_gate_inp|shortconv\.conv|attn_sinks")
 # In files of fewer than 8 bits these have 8: an error in them reaches every token.
 _ENDS = ("token_embd.weight", "output.weight")
-_BELOW_EIGHT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1")
 # Numbers that are converted at once.
 AT_ONCE = 1 << 22
 
@@ -31,9 +29,9 @@ def kind_of(name: str, shape: tuple[int, ...], wanted: str) -> GgmlType:
     """
     if len(shape) < 2 or not name.endswith(".weight") or _WHOLE.search(name):
         return type_named("F32")
-    if name in _ENDS and wanted in _BELOW_EIGHT:
-        wanted = "Q8_0"
     kind = type_named(wanted)
+    if name in _ENDS and kind.bits < 8:
+        kind = type_named("Q8_0")
     return type_named("F16") if shape[-1] % kind.block else kind
 
 
