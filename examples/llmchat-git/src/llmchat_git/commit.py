@@ -25,7 +25,7 @@ _SHORTEST = 500
 _SUBJECT = r"regex [A-Z][^\n]{2,70}[^\n.\s]"
 
 _Model = Annotated[
-    str | None, typer.Option("-m", "--model", help="What writes the message; your default if none.")
+    str | None, typer.Option("-m", "--model", help="The model that writes the message.")
 ]
 _All = Annotated[
     bool, typer.Option("-a", "--all", help="Take all changed files, as `git commit -a` does.")
@@ -46,7 +46,7 @@ def commit(
     print_only: _Print = False,
     yes: _Yes = False,
 ) -> None:
-    """Write a message for the staged changes, and commit them in your editor."""
+    """Write a commit message for the staged changes, and open it in your editor."""
     world: World = ctx.obj
     diff = git(Path(), "diff", *PLAIN, "HEAD" if all else "--staged")
     if not diff:
