@@ -34,7 +34,7 @@ _PAUSE_S = 0.02
 
 
 def completed(engine: Engine, tasks: Iterator[Task | None], parallel: int) -> Generator[Task]:
-    """The tasks, each when its answer is complete; at most `parallel` of them at once.
+    """Yields each task when its answer is complete; at most `parallel` are answered at once.
 
     tasks: None where the next one is not there yet. Raises what ends a run; a task with any other
     error has it.
@@ -57,7 +57,7 @@ class _Source:
         self.over = False
 
     def take(self, *, waits: bool) -> Task | None:
-        """The next task; None at the end, and where none is there yet unless it waits."""
+        """The next task; None at the end, and if none is available yet unless it waits."""
         while not self.over:
             try:
                 task = next(self._tasks)

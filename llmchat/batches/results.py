@@ -39,13 +39,13 @@ class Sink(Protocol):
     kept: dict[str, bool]
 
     def expect(self, number: int) -> None:
-        """A line was read whose row will come."""
+        """Announce a line, whose row follows later."""
         ...
 
     def write(self, number: int, row: Row) -> None: ...
 
     def finish(self, numbers: Mapping[str, int]) -> None:
-        """Everything is written. numbers: of each line, by its key."""
+        """End the file. numbers: the number of each line, by its key."""
         ...
 
     def close(self) -> None: ...
@@ -81,7 +81,7 @@ class Results:
         pass
 
     def finish(self, numbers: Mapping[str, int]) -> None:
-        """Rows of lines that are no longer in the input come last."""
+        """Sort the rows; those of lines that are no longer in the input come last."""
         os.fsync(self._file.fileno())
         if self._as_done:
             return

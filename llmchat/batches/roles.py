@@ -19,7 +19,7 @@ def role_of_batch(spec: str | None, own: Path) -> Role | None:
 
 
 def check_role(role: Role) -> None:
-    """Raise UsageError for a role that has more than a batch uses."""
+    """Raise UsageError for a role with keys that a batch does not support."""
     more = {"turns": role.turns, "tools": role.tools, "docs": role.docs}
     if has := [name for name, value in more.items() if value]:
         raise UsageError(

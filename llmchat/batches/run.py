@@ -1,4 +1,4 @@
-"""A batch from its lines to its rows."""
+"""Runs a batch: reads lines, answers them, and writes rows."""
 
 import hashlib
 import time

@@ -1,4 +1,4 @@
-"""The clients that can be connected: one TOML file each, with the settings that name the server."""
+"""The supported clients: one TOML file each, with the settings that make it use the server."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From a client's name to its settings: check the model, and fill in what the server offers."""
+"""Prepares the settings of a client: checks the model, and fills in what the server offers."""
 
 import shlex
 
@@ -30,9 +30,9 @@ class Prepared(Struct, frozen=True):
 def prepare(
     world: World, client: Client, model: str | None, url: str, key: str, *, force: bool
 ) -> Prepared:
-    """The settings for a client, and this model at this address. Writes nothing.
+    """The settings of a client for this model at this address. Writes nothing.
 
-    Raises Mismatch if the model is not enough for the client, unless `force`.
+    Raises Mismatch if the model does not suffice for the client, unless `force`.
     """
     connection = Connection(url, key)
     try:

@@ -22,7 +22,7 @@ class Change(Struct, frozen=True):
 
 
 def write(parts: Sequence[Part], *, secret: bool) -> list[Change]:
-    """Put the settings into their files; a file that exists is copied first.
+    """Merge the settings into their files; an existing file is copied first.
 
     secret: they hold a key, so only their owner may read the files. Raises UsageError, before
     anything is written, for a file that cannot be changed without losing something.

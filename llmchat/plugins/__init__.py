@@ -58,7 +58,7 @@ class PluginError(LlmchatError):
 
 
 def configure(env: Mapping[str, str]) -> None:
-    """Switch the plugins of this process off where LLMCHAT_NO_PLUGINS is set, else on."""
+    """Switch plugins off in this process if LLMCHAT_NO_PLUGINS is set, and on otherwise."""
     global _switched_off
     _switched_off = bool(env.get("LLMCHAT_NO_PLUGINS"))
 
@@ -78,7 +78,7 @@ def _installed(path: tuple[str, ...]) -> tuple[Offer, ...]:
 
 
 def offers(kind: str) -> list[Offer]:
-    """What plugins add of a kind, by name. Of two with the same name, the first by package."""
+    """The offers of a kind, by name. Of two with the same name, the first by package name."""
     found: dict[str, Offer] = {}
     for offer in () if _switched_off else installed():
         if offer.kind == kind and offer.name:
@@ -92,7 +92,7 @@ def names(kind: str) -> list[str]:
 
 
 def find(kind: str, name: str) -> Offer | None:
-    """What a plugin adds under this name."""
+    """The offer of this kind and name, if a plugin has it."""
     return next((offer for offer in offers(kind) if offer.name == name), None)
 
 
@@ -144,7 +144,7 @@ def _imported(offer: Offer) -> Any:
 
 @contextmanager
 def faults(offer: Offer) -> Iterator[None]:
-    """Turn whatever a plugin raises in the block into one line that names it."""
+    """Turn any exception of a plugin in the block into a one-line PluginError that names it."""
     try:
         yield
     except LlmchatError:

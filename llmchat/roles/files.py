@@ -43,7 +43,7 @@ def own_path(own: Path, name: str) -> Path:
 
 
 def begun_text(own: Path, name: str) -> str:
-    """The text that editing a role begins with: its own, that of llmchat's role, or a new one."""
+    """The text that the editor opens: the user's role, a copy of the built-in one, or a new one."""
     for folder in (own, SHIPPED):
         path = folder / f"{name}.toml"
         if path.is_file():
@@ -52,7 +52,7 @@ def begun_text(own: Path, name: str) -> str:
 
 
 def text_of_table(table: Mapping[str, Any]) -> str:
-    """A role as TOML, with texts of several lines as such."""
+    """A role as TOML, with multi-line strings where texts have several lines."""
     import tomli_w
 
     return tomli_w.dumps(dict(table), multiline_strings=True)

@@ -27,7 +27,7 @@ _NOT_IN_FILE = ("name", "spec")
 
 
 def find_role(spec: str, own: Path | None = None, *, complete: bool = True) -> Role:
-    """The role that a text names: `NAME`, or `NAME KEY=VALUE …`; NAME.toml with a `/` is a path.
+    """The role named by a text: `NAME`, or `NAME KEY=VALUE …`; NAME.toml with a `/` is a path.
 
     own: the folder of the user's roles. complete: raise UsageError for a name without a value.
     """

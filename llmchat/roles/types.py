@@ -70,7 +70,7 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 
     @property
     def takes_input(self) -> bool:
-        """Whether its prompt has a place for the question."""
+        """Whether its prompt contains `$input`."""
         return INPUT in names_in(self.prompt)
 
     @property
@@ -152,7 +152,7 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
 
 
 def check_text(text: str, key: str) -> None:
-    """Raise UsageError for a `$` that begins no name."""
+    """Raise UsageError for a `$` that does not begin a name."""
     template = string.Template(text)
     if not template.is_valid():
         found = next(one for one in template.pattern.finditer(text) if one["invalid"] is not None)
@@ -161,7 +161,7 @@ def check_text(text: str, key: str) -> None:
 
 
 def names_in(text: str) -> list[str]:
-    """The names that a text has a place for."""
+    """The `$names` in a text."""
     return string.Template(text).get_identifiers()
 
 

@@ -9,7 +9,7 @@ OWN = {
     "LLMCHAT_NATIVE": "`0`: no compiled CPU step; `compile`: one built here, not that of the wheel;"
     " `checked`: one with assertions and sanitizers.",
     "LLMCHAT_NO_PLUGINS": "Any value: use no plugins (docs/plugins.md).",
-    "LLMCHAT_API_KEY": "API key of the server that `llmchat connect` checks; written into the client's files.",
+    "LLMCHAT_API_KEY": "API key of the server, for `llmchat connect` and the files that it writes.",
     "LLMCHAT_PULL_WINDOW": "Seconds without progress after which a transfer is given up (30).",
     "LLMCHAT_PULL_RATE": "Bytes a second that a transfer must reach to go on (1000).",
 }

@@ -11,7 +11,7 @@ from llmchat.server.streaming_response import sse_event
 
 
 def event(name: str, **fields: Any) -> bytes:
-    """A server-sent event, which has its name twice."""
+    """A server-sent event; Anthropic repeats its name as `type` in the data."""
     return sse_event({"type": name, **fields}, name)
 
 
@@ -87,7 +87,7 @@ def call_block(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ending(choice: Choice, request: MessagesRequest) -> dict[str, str | None]:
-    """Why the answer ended. Raises nothing: the answer must be complete."""
+    """The stop reason of a complete answer."""
     assert choice.finish is not None
     reason, stop = choice.finish_reason, choice.finish.stop
     if reason == "tool_calls":
@@ -102,7 +102,7 @@ def ending(choice: Choice, request: MessagesRequest) -> dict[str, str | None]:
 
 
 def usage(finish: Finish) -> dict[str, int]:
-    """Anthropic counts the tokens of a prompt that were in the cache by themselves."""
+    """The token counts; Anthropic counts cached prompt tokens separately."""
     return input_usage(finish.prompt_tokens, finish.cached_tokens, finish.reply_tokens)
 
 

@@ -1,4 +1,4 @@
-"""The items of an answer while it is generated, and the events that report them.
+"""Turns the pieces of an answer into output items and stream events.
 
 https://platform.openai.com/docs/api-reference/responses-streaming has the order of the events.
 """

@@ -1,4 +1,4 @@
-"""Stored responses: the answer as it was sent, and the conversation that it ends.
+"""Stored responses, each with its whole conversation.
 
 Each response keeps the whole conversation, so that it can be continued whatever becomes of the
 responses before it. A response belongs to the user who asked for it. The store forgets a user's
@@ -88,7 +88,7 @@ class ResponseStore:
             self._file.close()
 
     def put(self, user: str, stored: StoredResponse) -> bool:
-        """Whether there was room for the response."""
+        """Store a response; returns whether there was room for it."""
         response, items = map(msgspec.json.encode, (stored.response, stored.items))
         size, id = len(response) + len(items), stored.response["id"]
         if size > self._max_bytes:
@@ -141,6 +141,6 @@ class ResponseStore:
         return {id: found[id] for id in ids if id in found}
 
     def remove(self, user: str, id: str) -> bool:
-        """Whether there was such a response."""
+        """Remove a response; returns whether it existed."""
         with self._lock, self._file.transaction():
             return self._forget(user, id)
