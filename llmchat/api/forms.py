@@ -15,9 +15,9 @@ from llmchat import structure
 from llmchat.errors import LlmchatError, UsageError, first_line
 from llmchat.structure import Structure
 from llmchat.structure.arguments import parse as parse_structure
+from llmchat.structure.subschemas import map_schemas
 
 T = TypeVar("T")
-_TEXTS = ("enum", "const", "default", "examples")
 
 
 class Form(Struct, Generic[T], frozen=True):
@@ -122,26 +122,14 @@ def _name(kind: Any) -> str:
 def closed(schema: Any) -> Any:
     """A schema whose objects have no other properties than those it names, unless it says so, and
     without the titles that pydantic makes of names."""
-    if isinstance(schema, list):
-        return [closed(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {
-        key: _closed_part(key, value)
-        for key, value in schema.items()
-        if key != "title" or not isinstance(value, str)
-    }
+    return map_schemas(schema, _closed)
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in schema.items() if key != "title"}
     if "properties" in found:
         found.setdefault("additionalProperties", False)
     return found
-
-
-def _closed_part(key: str, value: Any) -> Any:
-    if key in _TEXTS:
-        return value
-    if key in ("properties", "$defs") and isinstance(value, dict):
-        return {name: closed(one) for name, one in value.items()}
-    return closed(value)
 
 
 def read_value(form: Form[T], text: str) -> T:

@@ -5,11 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from llmchat.structure.subschemas import map_schemas
+
 Schema = dict[str, Any]
 _DEFINITIONS = ("$defs", "definitions")
-_NAMED = ("properties", "patternProperties", *_DEFINITIONS)
-# Keywords whose values are no schemas.
-_VALUES = ("const", "enum", "default", "examples", "required")
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "string": str,
     "integer": int,
@@ -27,7 +26,7 @@ def parameters(tool: Mapping[str, Any]) -> Schema:
     A tool that names its arguments takes no others. `propertyNames`, which generators of schemas
     write for every map and no grammar here enforces, is left out.
     """
-    schema = dict(_without_names(tool["function"].get("parameters") or {}))
+    schema = dict(map_schemas(tool["function"].get("parameters") or {}, _without_names))
     schema.setdefault("type", "object")
     opened = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
     if not opened & set(schema):
@@ -36,19 +35,8 @@ def parameters(tool: Mapping[str, Any]) -> Schema:
     return schema
 
 
-def _without_names(schema: Any, *, names: bool = False) -> Any:
-    """A schema without `propertyNames`. names: its keys are names of the user, not keywords."""
-    if isinstance(schema, list):
-        return [_without_names(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: inner
-        if not names and key in _VALUES
-        else _without_names(inner, names=not names and key in _NAMED)
-        for key, inner in schema.items()
-        if names or key != "propertyNames"
-    }
+def _without_names(schema: Schema) -> Schema:
+    return {key: value for key, value in schema.items() if key != "propertyNames"}
 
 
 def call_object(name: str, key: str, schema: Schema) -> Schema:

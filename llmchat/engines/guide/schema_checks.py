@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from llmchat.engines.guide.subschemas import subschemas
+from llmchat.structure.subschemas import subschemas
 
 Schema = dict[str, Any] | bool
 

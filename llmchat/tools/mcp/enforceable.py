@@ -9,9 +9,9 @@ from typing import Any
 
 from llmchat.engines.guide import schema_checks
 from llmchat.engines.guide.checking import check
-from llmchat.engines.guide.subschemas import map_schemas
 from llmchat.errors import UsageError
 from llmchat.structure import Structure
+from llmchat.structure.subschemas import map_schemas
 from llmchat.tool_syntax.schemas import properties
 
 Schema = dict[str, Any]
