@@ -8,10 +8,9 @@ from llmchat.engines.checkpoint_files import PACKED_DATA, PACKED_TABLE, read_jso
 from llmchat.hub.headers import Shapes, facts_of_folder
 from llmchat.hub.weights import Quantised
 from llmchat.parse_guard import reading
-from llmchat.quantisation.kinds import counted, name_of
+from llmchat.quantisation.kinds import counted, name_of, row_of
 
 _BITS = re.compile(r"w(\d)_")
-_TYPES = {"I8": "int8", "BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 # Tensors beside int8 rows.
 _BESIDE = (".SCB", ".weight_format")
 
@@ -28,9 +27,7 @@ def weights_of_packed(folder: Path) -> tuple[Shapes, Quantised] | None:
         kinds = {name: f"int{_bits(entry['kind'])}" for name, entry in table.items()}
     rows = [(kinds[name], prod(shapes[name]), sizes[name]) for name in table]
     plain = {name: fact for name, fact in facts.items() if not name.endswith(_BESIDE)}
-    rows += [
-        (_TYPES.get(fact.dtype, fact.dtype), prod(fact.shape), fact.size) for fact in plain.values()
-    ]
+    rows += map(row_of, plain.values())
     found = counted(rows)
     named = Quantised(name_of(found, kinds.values()), sizes, found)
     return shapes | {name: fact.shape for name, fact in plain.items()}, named

@@ -5,7 +5,7 @@ from math import prod
 
 from msgspec import Struct
 
-from llmchat.quantisation.types import Facts, StoredWeight
+from llmchat.quantisation.types import Fact, Facts, StoredWeight
 
 _PLAIN = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -35,12 +35,13 @@ def kinds_of(facts: Facts, stored: dict[str, StoredWeight]) -> tuple[WeightKind,
     """The kinds of a safetensors checkpoint, the most weights first."""
     parts = {part for weight in stored.values() for part in weight.parts.values()}
     rows = [(weight.kind, prod(weight.shape), weight.size) for weight in stored.values()]
-    rows += [
-        (_PLAIN.get(fact.dtype, fact.dtype), prod(fact.shape), fact.size)
-        for name, fact in facts.items()
-        if name not in parts
-    ]
+    rows += [row_of(fact) for name, fact in facts.items() if name not in parts]
     return counted(rows)
+
+
+def row_of(fact: Fact) -> tuple[str, int, int]:
+    """Kind, weights and bytes of a tensor that is not quantised."""
+    return _PLAIN.get(fact.dtype, fact.dtype), prod(fact.shape), fact.size
 
 
 def counted(rows: Iterable[tuple[str, int, int]]) -> tuple[WeightKind, ...]:

@@ -7,7 +7,6 @@ override; `Role.ask` and `Role.follow_ups` are the questions that are sent.
 from llmchat.roles.load import (
     OFF,
     broken,
-    check_name,
     chosen_role,
     find_role,
     known_names,
@@ -21,7 +20,6 @@ __all__ = [
     "OFF",
     "Role",
     "broken",
-    "check_name",
     "chosen_role",
     "find_role",
     "kept_options",

@@ -63,7 +63,7 @@ def known_names(own: Path | None = None) -> list[str]:
 
 def path_of(name: str, own: Path | None = None) -> Path:
     """The file of a role. Raises ModelNotFound."""
-    if name.endswith(".toml") and "/" in name:
+    if _is_path(name):
         path = Path(name).expanduser()
         if path.is_file():
             return path.resolve()
@@ -200,9 +200,12 @@ def _parsed(spec: str) -> tuple[str, dict[str, str]]:
 
 def _spec(name: str, given: Mapping[str, str]) -> str:
     """The text that finds a role again from any folder."""
-    is_path = name.endswith(".toml") and "/" in name
-    found = str(Path(name).expanduser().resolve()) if is_path else name
+    found = str(Path(name).expanduser().resolve()) if _is_path(name) else name
     return shlex.join([found, *(f"{key}={value}" for key, value in given.items())])
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".toml") and "/" in name
 
 
 def _files(own: Path | None) -> dict[str, Path]:
