@@ -1,6 +1,7 @@
 """Whether an answer has the form that was asked for, and its value."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET
@@ -9,8 +10,16 @@ from llmchat.chat import Chat
 from llmchat.output.formatting import counted
 
 
-def fault_of(chat: Chat, text: str) -> str:
-    """Why the last answer is not a complete value, and the way out; empty if it is."""
+def flag(name: str) -> str:
+    """An option as the command line has it."""
+    return "--" + name.replace("_", "-")
+
+
+def fault_of(chat: Chat, text: str, option: Callable[[str], str] = flag) -> str:
+    """Why the last answer is not a complete value, and the way out; empty if it is.
+
+    option: how the front end writes the name of an option.
+    """
     structure, finish = chat.sampling.structure, chat.finish
     if structure is None or finish is None or _is_whole(chat, text):
         return ""
@@ -21,9 +30,10 @@ def fault_of(chat: Chat, text: str) -> str:
         )
     tokens, limit = finish.reply_tokens, chat.sampling.max_tokens
     if limit and tokens >= limit:
-        way = "a larger --max-tokens lets it end"
+        way = f"a larger {option('max_tokens')} lets it end"
     else:
-        way = "the context window is full; a larger --context, or a schema with limits, lets it end"
+        larger = f"a larger {option('context')}, or a schema with limits, lets it end"
+        way = f"the context window is full; {larger}"
     return f"the answer was cut off after {counted(tokens, 'token')} and is not complete; {way}"
 
 

@@ -127,8 +127,8 @@ class GrowingAnswer(Generic[T]):
             return nothing, ""
         last = talk.conversation.messages[-1]
         text = last.text if last.role == "assistant" else self.text
-        if fault := fault_of(talk, text):
-            return nothing, fault.replace("--max-tokens", "max_tokens").replace("--", "")
+        if fault := fault_of(talk, text, option=str):
+            return nothing, fault
         try:
             return read_value(self._form, text), ""
         except LlmchatError as error:
