@@ -106,8 +106,16 @@ def _run(world: World) -> int:
     try:
         command(args=arguments, prog_name="llmchat", obj=world)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0
+        return _exit_code(world, stop.code)
     return 0
+
+
+def _exit_code(world: World, code: object) -> int:
+    """As Python ends a process: what is not a number is printed, and the code is 1."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=world.stderr)
+    return 1
 
 
 def _print_version(world: World) -> int:

@@ -118,6 +118,8 @@ def _text(value: Mapping[str, Any], name: str) -> str:
         return ""
     if not isinstance(text, str):
         raise UsageError(f"`{name}` is not a text")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"`{name}` contains a lone surrogate")
     return text
 
 

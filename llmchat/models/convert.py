@@ -1,6 +1,7 @@
 """`llmchat convert`: writes a model as a GGUF file, or as a folder of int4 weights."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from llmchat.hub.safe_copy import copy_beside
 from llmchat.models.locate import find_checkpoint, sources, title
 from llmchat.models.weight_names import stored_kind
 from llmchat.output.progress import Progress
-from llmchat.presets import Preset
+from llmchat.presets import Preset, Source
 from llmchat.settings import World
 
 _SMALLER = "free some space, or name a place on a larger disk with -o"
@@ -49,10 +50,21 @@ def check_free(target: Path, kind: str, *, force: bool) -> None:
     """Raise UsageError if the target cannot be written, or exists and must not be replaced."""
     if kind != INT4 and target.is_dir():
         raise UsageError(f"{target} is a folder", "-o names the file")
+    if kind != INT4 and not target.is_file() and os.path.lexists(target):
+        # A rename replaces even a device.
+        raise UsageError(f"{target} is not a regular file", "-o names another")
     if kind == INT4 and target.exists() and not _is_replaceable(target):
         raise UsageError(f"{target} exists and is not a converted folder", "-o names another")
     if target.exists() and not force:
         raise UsageError(f"{target} exists", "--force replaces it")
+
+
+def _check_apart(target: Path, models: Sequence[Source]) -> None:
+    """Raise UsageError for a target that is the model, or that is within its folder."""
+    inner = target.resolve()
+    for folder in (Path(model.repo).resolve() for model in models if model.kind == "path"):
+        if inner.is_relative_to(folder):
+            raise UsageError(f"{target} belongs to the model that is read", "-o names another")
 
 
 def _is_replaceable(target: Path) -> bool:
@@ -69,6 +81,7 @@ def convert(preset: Preset, kind: str, target: Path, world: World, progress: Pro
     parts = [find_checkpoint(source, preset, world) for source in sources(preset)]
     if not parts:
         raise UsageError(f"{preset.name} runs on a server: its weights are not on this machine")
+    _check_apart(target, sources(preset))
     if kind == INT4:
         return _write_int4(preset, parts, target, progress)
     general = _general(preset, parts, world)

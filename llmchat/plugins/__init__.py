@@ -147,9 +147,9 @@ def faults(offer: Offer) -> Iterator[None]:
     """Turn any exception of a plugin in the block into a one-line PluginError that names it."""
     try:
         yield
-    except LlmchatError:
+    except (LlmchatError, KeyboardInterrupt, GeneratorExit):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise fault(offer, _in_words(error)) from error
 
 

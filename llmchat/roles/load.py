@@ -84,6 +84,9 @@ def check_name(name: str) -> str:
 
 def read_role(path: Path) -> Role:
     """The role in a TOML file. Raises UsageError for an invalid one."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # Reading a pipe or a device might never end.
+        raise UsageError(f"{path} is not a regular file")
     try:
         table = read_toml(path)
     except FileNotFoundError as error:

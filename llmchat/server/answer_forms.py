@@ -1,5 +1,6 @@
 """What a request says about the form of its answer: tools to call, and structures."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,11 +91,11 @@ def bound(sampling: Sampling, form: AnswerForm, engine: Engine) -> Sampling:
 
 
 def _check_names(request: ToolRequest) -> None:
-    twins = {name for name in request.names if request.names.count(name) > 1}
-    if twins:
+    counts = Counter(request.names)
+    if twins := [name for name, count in counts.items() if count > 1]:
         message = f"the function `{min(twins)}` is defined twice"
         raise BadRequest(message, param="tools")
-    if request.name and request.name not in request.names:
+    if request.name and request.name not in counts:
         message = f"`tool_choice` names `{request.name[:64]}`, which `tools` does not have"
         raise BadRequest(message, param="tool_choice")
 

@@ -6,7 +6,7 @@ refused with a 400, never ignored; so are unknown fields (see request_parsing.ch
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from msgspec import Meta
 from pydantic import (
@@ -29,6 +29,8 @@ MAX_STOPS = 128
 MAX_CHOICES = 128
 MAX_PROMPTS = 2048
 MAX_DOCS = 16
+# OpenAI allows 128. The schema of each is checked, which takes about a millisecond.
+MAX_TOOLS = 1024
 # OpenAI allows 64 characters; clients of Anthropic send names of up to 128.
 MAX_FUNCTION_NAME = 128
 
@@ -46,7 +48,10 @@ Text = Annotated[str, AfterValidator(well_formed)]
 Stop = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(well_formed)]
 
 
-Stops = Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+# Lists end at their first invalid item: the errors of a million of them take gigabytes.
+_Item = TypeVar("_Item")
+Items = Annotated[list[_Item], Field(fail_fast=True)]
+Stops = Annotated[Items[Stop], Field(max_length=MAX_STOPS)]
 Name = Annotated[str, Field(pattern=rf"^[a-zA-Z0-9_.-]{{1,{MAX_FUNCTION_NAME}}}$")]
 JsonObject = Annotated[dict[str, Any], AfterValidator(well_formed)]
 
@@ -93,8 +98,8 @@ class ToolCall(Request):
 
 class ChatMessage(Request):
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | list[ContentPart] | None = None
-    tool_calls: list[ToolCall] | None = None
+    content: Text | Items[ContentPart] | None = None
+    tool_calls: Items[ToolCall] | None = None
     tool_call_id: Text | None = None
 
 
@@ -157,7 +162,7 @@ class StructuredOutputs(Request):
     json_: Annotated[dict[str, Any] | bool | Text | None, Field(alias="json")] = None
     json_object: bool | None = None
     regex: Text | None = None
-    choice: list[Text] | None = None
+    choice: Items[Text] | None = None
     grammar: Text | None = None
 
 
@@ -217,11 +222,11 @@ class Generation(OwnParameters):
 
 
 class ChatRequest(Generation):
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Items[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Tokens = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[Items[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -231,15 +236,15 @@ class ChatRequest(Generation):
     reasoning_effort: Text | None = None
     think: types.Think | None = None
     think_budget: Annotated[int, Whole, Field(ge=0, le=2**31 - 1)] | None = None
-    docs: Annotated[list[Text], Field(max_length=MAX_DOCS)] | None = None
+    docs: Annotated[Items[Text], Field(max_length=MAX_DOCS)] | None = None
 
 
 class CompletionRequest(Generation):
     prompt: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | list[int]
-        | list[list[int]]
+        | Annotated[Items[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Items[int]
+        | Items[Items[int]]
     )
     logprobs: Annotated[int, Whole, Field(ge=0, le=5)] | None = None
     best_of: Annotated[int, Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -249,7 +254,7 @@ class CompletionRequest(Generation):
 
 class EmbeddingRequest(Request):
     model: Text
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+    input: Text | Annotated[Items[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Whole, Field(ge=1)] | None = None
     input_type: Literal["query", "passage"] | None = None
@@ -265,6 +270,6 @@ class RerankDocument(Request):
 class RerankRequest(Request):
     model: Text
     query: Text
-    documents: Annotated[list[Text | RerankDocument], Field(min_length=1, max_length=MAX_PROMPTS)]
+    documents: Annotated[Items[Text | RerankDocument], Field(min_length=1, max_length=MAX_PROMPTS)]
     top_n: Annotated[int, Whole, Field(ge=1)] | None = None
     return_documents: bool | None = None

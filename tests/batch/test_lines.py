@@ -69,6 +69,7 @@ def test_a_request_of_openai_keeps_its_settings(world: World, tmp_path: Path) ->
         ({"text": "x"}, "it has none of `prompt`, `messages`, `instruction` or `body`"),
         ({"prompt": "x", "messages": []}, "it has both `prompt` and `messages`"),
         ({"prompt": 3}, "`prompt` is not a text"),
+        ({"prompt": "\ud800"}, "`prompt` contains a lone surrogate"),
         ({"prompt": ""}, "its prompt is empty"),
         ({"body": 1}, "`body` is not a JSON object"),
         ({"body": {}, "url": "/v1/images"}, "requests to `/v1/images` are not supported"),

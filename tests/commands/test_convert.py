@@ -1,6 +1,7 @@
 """`llmchat convert`: whole commands, in this process."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,32 @@ def test_an_existing_file_is_kept_unless_forced(run: Run, base: Path, tmp_path: 
 def test_bad_input_is_one_line(arguments: tuple[str, ...], line: str, run: Run, base: Path) -> None:
     code, _, told = run("convert", str(base), *arguments)
     assert code == 2 and line in told and "Traceback" not in told
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_not_a_file_is_never_replaced(
+    make: Callable[[Path], None], run: Run, base: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "special"
+    make(target)
+    before = target.lstat().st_ino, target.lstat().st_mode
+    command = ("convert", str(base), "--to", "gguf:F16", "-o", str(target), "--force")
+    code, _, told = run(*command)
+    assert (code, "special is not a regular file" in told) == (2, True)
+    assert (target.lstat().st_ino, target.lstat().st_mode) == before
+
+
+def test_the_model_that_is_read_is_never_replaced(run: Run, base: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.gguf"
+    assert run("convert", str(base), "--to", "gguf:F16", "-o", str(own), "-q")[0] == 0
+    before = own.read_bytes()
+    code, _, told = run("convert", str(own), "--to", "gguf:Q4_0", "-o", "own.gguf", "--force")
+    assert code == 2 and "own.gguf belongs to the model that is read" in told
+    assert own.read_bytes() == before
+    inside = base / "inside"
+    code, _, told = run("convert", str(base), "--to", "int4", "-o", str(inside))
+    assert code == 2 and "inside belongs to the model" in told and not inside.exists()
 
 
 def test_a_fault_in_the_middle_leaves_nothing(run: Run, base: Path, tmp_path: Path) -> None:

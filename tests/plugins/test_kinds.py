@@ -80,6 +80,12 @@ def test_an_exception_of_a_command_names_its_plugin(packages: Packages, tmp_path
     assert failed == 1 and "does not work (command.absent): KeyError" in told
 
 
+def test_a_command_that_exits_with_a_text_fails_with_it(packages: Packages, tmp_path: Path) -> None:
+    code = COMMANDS.replace("ERROR", "SystemExit(text)")
+    packages.install("llmchat-a", code, "command.shout")
+    assert run(tmp_path, "shout", "loud") == (1, "", "loud\n")
+
+
 def test_command_of_a_disabled_plugin_is_a_question(packages: Packages, tmp_path: Path) -> None:
     packages.install("llmchat-a", COMMANDS.replace("ERROR", "ValueError()"), "command.notes")
     off = {"LLMCHAT_NO_PLUGINS": "1", "LLMCHAT_ENGINE": "scripted"}

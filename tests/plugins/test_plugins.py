@@ -87,6 +87,7 @@ def test_of_two_with_one_name_the_first_package_counts(packages: Packages) -> No
         ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
         ("def", "SyntaxError: invalid syntax"),
         ("raise SystemExit('no')", "SystemExit: no"),
+        ("class Panic(BaseException): ...\nraise Panic('no')", "Panic: no"),
         ("", "llmchat_a does not implement the hook `exporter`"),
         ("@hookimpl\ndef exporter(): pass", "its hook `exporter` returned nothing for `x`"),
         ("@hookimpl\ndef exporter(): raise OSError('a\\nb')", "OSError: a"),
@@ -134,6 +135,12 @@ def test_an_exception_is_traced_to_its_plugin(packages: Packages) -> None:
         "the plugin `llmchat-a` failed: ZeroDivisionError: division by zero"
     )
     assert plugins.fault_in(ValueError("elsewhere")) is None
+
+
+def test_ctrl_c_in_an_import_is_no_fault_of_the_plugin(packages: Packages) -> None:
+    packages.install("llmchat-a", "raise KeyboardInterrupt", "exporter.x")
+    with pytest.raises(KeyboardInterrupt):
+        plugins.make(plugins.offers("exporter")[0])
 
 
 def test_plugins_can_be_switched_off(packages: Packages) -> None:

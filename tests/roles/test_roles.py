@@ -1,5 +1,6 @@
 """Roles: their files, their values, and what they ask."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,9 @@ def test_unknown_role_or_value_is_one_line(
     with pytest.raises(kind) as raised:
         find_role(spec, own)
     assert (raised.value.message == message and raised.value.hint) or "file" in message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_read_as_a_role(own: Path) -> None:
+    os.mkfifo(own / "pipe.toml")
+    assert broken(own) == [f"{own / 'pipe.toml'} is not a regular file"]

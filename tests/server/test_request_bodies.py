@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import select
 import socket
 import threading
@@ -9,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 from support.serving import model_spec, serving, wait_until
 
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.server import body_reader, request_bodies
+from llmchat.server.api import MAX_TOOLS, ChatRequest
+from llmchat.server.messages_api.schema import MessagesRequest
+from llmchat.server.responses_api.schema import ResponseRequest
 
 MODELS = {"m": model_spec(lambda: ScriptedEngine(["Hello there."]))}
 SMALL = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 IS_JSON = {"content-type": "application/json"}
+MANY: list[Any] = [{}] * 1000
 LARGE = {"model": "m", "messages": [{"role": "user", "content": "hi " * 20_000}]}
 
 
@@ -36,6 +42,42 @@ class Held:
         assert self.may.wait(20)
         self.running -= 1
         return self._decode_body(body, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (ChatRequest, {"messages": MANY}),
+        (ChatRequest, {"messages": [{"role": "user", "content": MANY}]}),
+        (MessagesRequest, {"max_tokens": 9, "messages": MANY}),
+        (MessagesRequest, {"max_tokens": 9, "messages": SMALL["messages"], "system": MANY}),
+        (ResponseRequest, {"input": MANY}),
+        (ResponseRequest, {"input": [{"role": "user", "content": MANY}]}),
+    ],
+)
+def test_the_first_invalid_item_of_a_list_ends_its_validation(
+    kind: type[BaseModel], body: dict[str, Any]
+) -> None:
+    """The errors of a million items took gigabytes, and stalled every stream for seconds."""
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate({"model": "m", **body})
+    assert caught.value.error_count() < 10
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "messages", "responses"])
+def test_too_many_tools_are_refused_at_once(path: str, tmp_path: Path) -> None:
+    inner = [{"type": "function", "name": f"f{index}"} for index in range(MAX_TOOLS)]
+    tools: dict[str, Any] = {
+        "chat/completions": [{"type": "function", "function": one} for one in inner],
+        "messages": [{"name": one["name"], "input_schema": {"type": "object"}} for one in inner],
+        "responses": [{"type": "namespace", "name": "n", "tools": inner}],
+    }
+    given = [*tools[path], tools[path][0]]
+    asked = {"input": "hi"} if path == "responses" else SMALL | {"max_tokens": 5}
+    with serving(MODELS, tmp_path) as run:
+        answer = run.http.post(f"/v1/{path}", json=asked | {"model": "m", "tools": given})
+    assert answer.status_code == 400
+    assert re.search(r"at most 1024 items|more than 1,024 tools", answer.json()["error"]["message"])
 
 
 def test_other_requests_are_answered_while_a_large_body_is_parsed(

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llmchat.server.api import (
+    MAX_TOOLS,
+    Items,
     JsonObject,
     KeepAlive,
     Name,
@@ -33,13 +35,13 @@ class Block(Request):
     name: Text | None = None
     input: JsonObject | None = None
     tool_use_id: Text | None = None
-    content: Text | list["Block"] | None = None
+    content: Text | Items["Block"] | None = None
     is_error: bool | None = None
 
 
 class AnthropicMessage(Request):
     role: Literal["system", "user", "assistant"]
-    content: Text | list[Block]
+    content: Text | Items[Block]
 
 
 class AnthropicTool(Request):
@@ -83,16 +85,16 @@ class ContextEdit(Request):
 class ContextManagement(Request):
     """What Anthropic's servers leave out of a conversation before the model reads it."""
 
-    edits: list[ContextEdit] | None = None
+    edits: Items[ContextEdit] | None = None
 
 
 class CountRequest(Request):
     """What decides on the prompt. keep_alive: see api.Generation."""
 
     model: Text
-    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
-    system: Text | list[Block] | None = None
-    tools: list[AnthropicTool] | None = None
+    messages: Annotated[Items[AnthropicMessage], Field(min_length=1)]
+    system: Text | Items[Block] | None = None
+    tools: Annotated[Items[AnthropicTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None

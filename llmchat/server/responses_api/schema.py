@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from llmchat.server.api import (
+    MAX_TOOLS,
+    Items,
     JsonObject,
     KeepAlive,
     Name,
@@ -41,7 +43,7 @@ class Part(Request):
 class InputMessage(Request):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Text | list[Part]
+    content: Text | Items[Part]
 
 
 class FunctionCall(Request):
@@ -65,7 +67,7 @@ class CustomCall(Request):
 class CallOutput(Request):
     type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: Text
-    output: Text | list[Part]
+    output: Text | Items[Part]
 
 
 class ReasoningItem(Request):
@@ -121,7 +123,7 @@ Item = Annotated[
     Discriminator(_kind_of_item),
     BeforeValidator(_known_item),
 ]
-ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
+ITEMS: TypeAdapter[list[Item]] = TypeAdapter(Items[Item])
 
 
 class FunctionTool(Request):
@@ -176,7 +178,7 @@ class Namespace(Request):
     type: Literal["namespace"]
     name: Name
     description: Text | None = None
-    tools: list[InnerTool]
+    tools: Annotated[Items[InnerTool], Field(max_length=MAX_TOOLS)]
 
 
 AnyTool = Annotated[
@@ -199,7 +201,7 @@ class AllowedTools(Request):
 
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[ChosenTool], Field(min_length=1)]
+    tools: Annotated[Items[ChosenTool], Field(min_length=1)]
 
 
 class TextFormat(Request):
@@ -246,7 +248,7 @@ class ResponseRequest(OwnParameters):
     """Those of OwnParameters, seed, stop and keep_alive are not OpenAI's."""
 
     model: Text
-    input: Text | Annotated[list[Item], Field(min_length=1)]
+    input: Text | Annotated[Items[Item], Field(min_length=1)]
     instructions: Text | None = None
     previous_response_id: Text | None = None
     store: bool | None = None
@@ -256,8 +258,8 @@ class ResponseRequest(OwnParameters):
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_logprobs: TopLogprobs | None = None
-    include: list[Include] | None = None
-    tools: list[AnyTool] | None = None
+    include: Items[Include] | None = None
+    tools: Annotated[Items[AnyTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     text: TextOptions | None = None

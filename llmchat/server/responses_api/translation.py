@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from llmchat.server.api import (
     MAX_FUNCTION_NAME,
+    MAX_TOOLS,
     OWN_PARAMETERS,
     CalledFunction,
     ChatMessage,
@@ -92,13 +93,15 @@ def chat_name(name: str, namespace: str | None) -> str:
 
 
 def _flat(request: ResponseRequest) -> list[tuple[str | None, FunctionTool | CustomTool]]:
-    """All tools, each with its namespace."""
+    """All tools, each with its namespace. Raises BadRequest for too many."""
     flat: list[tuple[str | None, FunctionTool | CustomTool]] = []
     for tool in request.tools or ():
         if isinstance(tool, Namespace):
             flat += [(tool.name, inner) for inner in tool.tools]
         else:
             flat.append((None, tool))
+    if len(flat) > MAX_TOOLS:
+        raise BadRequest(f"`tools` has more than {MAX_TOOLS:,} tools", param="tools")
     return flat
 
 
