@@ -173,6 +173,7 @@ class Answering:
         return [first, *(Message("user", turn) for turn in turns)]
 
     def _question(self, asked: Asked) -> Message:
+        _check_types(asked)
         given = {"": asked.input} if isinstance(asked.input, str) else asked.input
         texts = [(name, one) for name, one in given.items() if one]
         texts += self._maker.texts_of([str(file) for file in asked.files])
@@ -191,6 +192,23 @@ class Answering:
             yield
         finally:
             talk.preset, talk.sampling = before
+
+
+def _check_types(asked: Asked) -> None:
+    """Raise UsageError for what is no text, before anything is stored."""
+    given = asked.input if isinstance(asked.input, Mapping) else {"": asked.input}
+    named = {"the question": asked.text} | {f"input {name}".strip(): given[name] for name in given}
+    for name, text in named.items():
+        if not isinstance(text, str):
+            raise UsageError(f"{name} must be a string, not {type(text).__name__}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name} contains a lone surrogate") from None
+    files = asked.files
+    is_list = isinstance(files, Sequence) and not isinstance(files, str)
+    if not is_list or not all(isinstance(file, str | Path) for file in files):
+        raise UsageError("files must be a list of names", 'files=["notes.md"] reads one file')
 
 
 def checked_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.scripted_api import engine_of, scripted, with_demo
@@ -175,3 +176,26 @@ def test_a_preset_that_was_added_meanwhile_is_found(world: World) -> None:
     (world.own_presets / "later.toml").write_text((world.own_presets / "demo.toml").read_text())
     with llmchat.open("later", world=world) as chat:
         assert chat.model == "later"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"text": 5}, "the question must be a string, not int"),
+        ({"text": "a\ud800"}, "the question contains a lone surrogate"),
+        ({"input": 5}, "input must be a string, not int"),
+        ({"input": {"a.py": b"x"}}, "input a.py must be a string, not bytes"),
+        ({"input": {"a.py": "\udfff"}}, "input a.py contains a lone surrogate"),
+        ({"files": "notes.md"}, "files must be a list of names"),
+        ({"files": None}, "files must be a list of names"),
+        ({"files": [5]}, "files must be a list of names"),
+    ],
+)
+def test_what_is_no_text_is_refused_and_the_chat_goes_on(
+    tmp_path: Path, asked: dict[str, Any], told: str
+) -> None:
+    chat = scripted(tmp_path, "Yes.")
+    with pytest.raises(UsageError) as error:
+        chat.ask(**({"text": "Is it?"} | asked))
+    assert error.value.message == told and not chat.messages
+    assert chat.ask("Is it?").text == "Yes."
