@@ -561,7 +561,7 @@ def test_the_editor_of_the_user_is_opened(
     type_in(repl, "hello there", "/edit")
     assert said(repl)[0] == "goodbye there"
     monkeypatch.setenv("VISUAL", "/nowhere/editor")
-    assert "hint: VISUAL or EDITOR names the editor" in type_in(repl, "/edit")
+    assert "hint: set VISUAL or EDITOR to your editor" in type_in(repl, "/edit")
     assert said(repl)[0] == "goodbye there"
 
 
