@@ -12,12 +12,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from llmchat.errors import Mismatch
+from llmchat.gguf_file.architectures import ARCHITECTURES
 
-# Architectures whose converter makes rotary pairs adjacent, and those whose norms have the 1.
-_ROTATED = ("llama", "granite", "granitemoe", "mistral3", "smollm3")
-_SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
-# Those in which every head has a norm of its own.
-_NORMS_OF_HEADS = ("command-r", "stablelm")
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 # Names that gguf-py does not know: a pattern of ours, and llama.cpp's name within the layer.
 _ALIASES = (
@@ -82,14 +78,14 @@ def stored_name(name: str, table: Any) -> str:
 
 def stored_as(name: str, theirs: str, arch: str, config: Mapping[str, Any]) -> Stored:
     """The form in which the tensor `name` of a plan is in the tensor `theirs` of a file."""
-    expert = _EXPERT.search(name)
+    expert, known = _EXPERT.search(name), ARCHITECTURES[arch]
     return Stored(
         theirs,
         int(expert[1]) if expert and "_exps." in theirs else None,
-        _heads(theirs, config) if arch in _ROTATED else 0,
-        1.0 if arch in _SHIFTED and theirs.endswith("norm.weight") else 0.0,
+        _heads(theirs, config) if known.is_rotated else 0,
+        1.0 if known.is_shifted and theirs.endswith("norm.weight") else 0.0,
         name.endswith(".conv.weight"),
-        _norms(theirs, config) if arch in _NORMS_OF_HEADS else 0,
+        _norms(theirs, config) if known.has_norms_of_heads else 0,
     )
 
 
