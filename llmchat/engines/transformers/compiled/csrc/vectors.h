@@ -66,6 +66,13 @@ INLINE f32x16 blend(i32x16 mask, f32x16 yes, f32x16 no) {
 INLINE f32x16 vector_max(f32x16 a, f32x16 b) {
 #ifdef USE_AVX512
     return (f32x16)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(USE_AVX2)
+    union {
+        f32x16 all;
+        __m256 half[2];
+    } x = {a}, y = {b};
+    for (int i = 0; i < 2; i++) x.half[i] = _mm256_max_ps(x.half[i], y.half[i]);
+    return x.all;
 #else
     return blend(a > b, a, b);
 #endif
@@ -96,6 +103,29 @@ INLINE f32x16 fused_madd(f32x16 a, f32x16 b, f32x16 c) {
     return a * b + c;
 #endif
 }
+
+#ifdef USE_AVX2
+typedef float f32x8 __attribute__((vector_size(32), may_alias));
+
+INLINE f32x8 load8(const float *p) { return (f32x8)_mm256_loadu_ps(p); }
+INLINE void store8(float *p, f32x8 v) { _mm256_storeu_ps(p, (__m256)v); }
+/* As fused_madd. */
+INLINE f32x8 fused_madd8(f32x8 a, f32x8 b, f32x8 c) {
+#ifdef USE_FMA
+    return (f32x8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+/* Two halves as one vector, which gcc keeps in memory. */
+INLINE f32x16 joined_halves(__m256 low, __m256 high) {
+    union {
+        __m256 half[2];
+        f32x16 all;
+    } both = {{low, high}};
+    return both.all;
+}
+#endif
 
 INLINE float bf16_to_float(bf16 half) {
     uint32_t bits = (uint32_t)half << 16;
@@ -137,6 +167,15 @@ INLINE bf16 float_to_bf16(float x) {
 INLINE float reduce_add(f32x16 v) {
 #ifdef USE_AVX512
     return _mm512_reduce_add_ps((__m512)v);
+#elif defined(USE_AVX2)
+    union {
+        f32x16 all;
+        __m256 half[2];
+    } x = {v};
+    __m256 eight = _mm256_add_ps(x.half[0], x.half[1]);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
 #else
     float s[LANES];
     store(s, v);
@@ -149,6 +188,15 @@ INLINE float reduce_add(f32x16 v) {
 INLINE float reduce_max(f32x16 v) {
 #ifdef USE_AVX512
     return _mm512_reduce_max_ps((__m512)v);
+#elif defined(USE_AVX2)
+    union {
+        f32x16 all;
+        __m256 half[2];
+    } x = {v};
+    __m256 eight = _mm256_max_ps(x.half[0], x.half[1]);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 #else
     float s[LANES];
     store(s, v);
@@ -163,6 +211,15 @@ INLINE float reduce_max(f32x16 v) {
 INLINE int32_t reduce_add_i32(i32x16 v) {
 #if defined(USE_AVX512) && !defined(LLMCHAT_CHECKED)
     return _mm512_reduce_add_epi32((__m512i)v);
+#elif defined(USE_AVX2)
+    union {
+        i32x16 all;
+        __m256i half[2];
+    } x = {v};
+    __m256i eight = _mm256_add_epi32(x.half[0], x.half[1]);
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
 #else
     uint32_t total = 0;
     for (int lane = 0; lane < LANES; lane++) total += (uint32_t)v[lane];
