@@ -231,8 +231,39 @@ INLINE int32_t reduce_add_i32(i32x16 v) {
  * out of the mantissa. */
 INLINE i32x16 round_to_i32(f32x16 v) { return (i32x16)(v + 12582912.0f) - 0x4b400000; }
 
+#if defined(USE_AVX2) && !defined(USE_AVX512)
+/* As vector_exp, of a half. */
+INLINE f32x8 vector_exp8(f32x8 v) {
+    __m256 underflows = _mm256_cmp_ps((__m256)v, _mm256_set1_ps(-87.0f), _CMP_LT_OQ);
+    f32x8 x = (f32x8)_mm256_blendv_ps((__m256)v, _mm256_set1_ps(-87.0f), underflows);
+    x = (f32x8)_mm256_min_ps(_mm256_set1_ps(88.0f), (__m256)x);
+    __m256i power = (__m256i)(x * 1.44269504f + 12582912.0f);
+    power = _mm256_sub_epi32(power, _mm256_set1_epi32(0x4b400000));
+    f32x8 n = (f32x8)_mm256_cvtepi32_ps(power), one = (f32x8)_mm256_set1_ps(1.0f);
+    f32x8 r = fused_madd8(n, one * -0.693359375f, x);
+    r = fused_madd8(n, one * 2.12194440e-4f, r);
+    f32x8 p = one * 1.9875691500e-4f;
+    p = fused_madd8(p, r, one * 1.3981999507e-3f);
+    p = fused_madd8(p, r, one * 8.3334519073e-3f);
+    p = fused_madd8(p, r, one * 4.1665795894e-2f);
+    p = fused_madd8(p, r, one * 1.6666665459e-1f);
+    p = fused_madd8(p, r, one * 5.0000001201e-1f);
+    p = fused_madd8(p, r * r, r + 1.0f);
+    power = _mm256_slli_epi32(_mm256_add_epi32(power, _mm256_set1_epi32(127)), 23);
+    p *= (f32x8)power;
+    return (f32x8)_mm256_andnot_ps(underflows, (__m256)p);
+}
+#endif
+
 /* e^v within 2 units in the last place (the polynomial of Cephes); 0 below -87. */
 INLINE f32x16 vector_exp(f32x16 v) {
+#if defined(USE_AVX2) && !defined(USE_AVX512)
+    float halves[LANES];
+    store(halves, v);
+    store8(halves, vector_exp8(load8(halves)));
+    store8(halves + 8, vector_exp8(load8(halves + 8)));
+    return load(halves);
+#endif
     i32x16 underflows = v < -87.0f;
     f32x16 x = blend(underflows, splat(-87.0f), v);
     x = blend(x > 88.0f, splat(88.0f), x);
