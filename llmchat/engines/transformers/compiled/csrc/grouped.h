@@ -230,7 +230,8 @@ static void multiply_few_rows(const Activations *acts, const Activations *residu
     int64_t terms = residual ? 2 * count : count, chunks = chunks_of(matrix->in);
     ActRow rows[2 * TILE_ROWS];
     totals_t totals[2 * TILE_ROWS] = {};
-    CodePiece piece = {.matrix = matrix};
+    CodePiece piece; /* 4 KiB, which would take time to clear */
+    piece.matrix = matrix, piece.first = 0;
     ScaleReader reader = {.at = grouped_rows(matrix, column)};
     for (int64_t r = 0; r < terms; r++)
         rows[r] = r < count ? act_row(acts, first + r) : act_row(residual, first + r - count);

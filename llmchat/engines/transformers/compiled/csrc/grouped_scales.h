@@ -116,17 +116,18 @@ static void begin_block(ScaleReader *reader, const Grouping *grouping) {
     reader->at += LANES;
 }
 
-/* Part `i` of the scale of the next group of each row, and the minimum times its own scale. */
-INLINE void read_part(const ScaleReader *reader, const Grouping *grouping, int i, scale_part *scale,
-                      scale_part *minimum) {
-    const uint8_t *at = reader->at + i * SCALE_PART_LANES;
+/* Part `i` of the scale of a group of each row, whose own scales are `at`, and of the minimum times
+ * its own scale. scales: as in Grouping. */
+INLINE void read_part(const ScaleReader *reader, const Grouping *grouping, const int scales,
+                      const uint8_t *at, int i, scale_part *scale, scale_part *minimum) {
     scale_part least = reader->minimum[i], step = reader->scale[i];
-    if (grouping->scales == SHARED_BYTES) {
+    at += i * SCALE_PART_LANES;
+    if (scales == SHARED_BYTES) {
         *scale = step * load_low_bits(at), *minimum = least * load_high_bits(at);
         return;
     }
-    if (grouping->scales) {
-        step *= grouping->scales == SIGNED_SCALES ? load_i8(at) : load_u8(at);
+    if (scales) {
+        step *= scales == SIGNED_SCALES ? load_i8(at) : load_u8(at);
         at += LANES;
     }
     if (grouping->has_minima) least *= load_u8(at);
@@ -134,20 +135,39 @@ INLINE void read_part(const ScaleReader *reader, const Grouping *grouping, int i
     *scale = step, *minimum = least;
 }
 
-/* The same of all 16 rows. */
-INLINE void read_group(ScaleReader *reader, const Grouping *grouping, f32x16 *scale,
-                       f32x16 *minimum) {
-    if (!reader->left) begin_block(reader, grouping);
-    reader->left--;
+/* The next `count` groups of all 16 rows, which are of one block of columns. */
+INLINE void read_groups(ScaleReader *reader, const Grouping *grouping, const int scales,
+                        int64_t count, f32x16 *scale, f32x16 *minimum, int64_t stride) {
+    int64_t size = LANES * (scales == SHARED_BYTES ? 1 : !!scales + !!grouping->has_minima);
+    const uint8_t *at = reader->at;
+    for (int64_t g = 0; g < count; g++, at += size, scale += stride, minimum += stride)
 #pragma GCC unroll 2
-    for (int i = 0; i < SCALE_PARTS; i++)
-        read_part(reader, grouping, i, (scale_part *)scale + i, (scale_part *)minimum + i);
-    int is_shared = grouping->scales == SHARED_BYTES;
-    reader->at += LANES * (is_shared ? 1 : !!grouping->scales + !!grouping->has_minima);
+        for (int i = 0; i < SCALE_PARTS; i++)
+            read_part(reader, grouping, scales, at, i, (scale_part *)scale + i,
+                      (scale_part *)minimum + i);
+    reader->at = at;
 }
 
 static int has_minimum(const Grouping *grouping) {
     return grouping->has_minimum || grouping->has_zeros;
+}
+
+/* Whether a group has one number of half precision, or two, and no scales of its own. */
+static int is_plain(const Grouping *grouping) {
+    return grouping->block_groups == 1 && grouping->scale_type == SCALE_F16 &&
+           !grouping->scales && !grouping->has_minima && !grouping->has_zeros;
+}
+
+/* As read_scales, of such groups. */
+static void read_plain_scales(ScaleReader *reader, int with_minima, int64_t groups, f32x16 *scale,
+                              f32x16 *minimum, int64_t stride) {
+    const uint8_t *at = reader->at;
+    for (int64_t g = 0; g < groups; g++, scale += stride, minimum += stride) {
+        load_numbers(at, SCALE_F16, (scale_part *)scale), at += 2 * LANES;
+        if (!with_minima) continue;
+        load_numbers(at, SCALE_F16, (scale_part *)minimum), at += 2 * LANES;
+    }
+    reader->at = at;
 }
 
 /* The scales and minima of `groups` groups, each `stride` vectors behind the one before; then the
@@ -155,7 +175,20 @@ static int has_minimum(const Grouping *grouping) {
 static void read_scales(ScaleReader *reader, const Grouping *grouping, int64_t groups,
                         f32x16 *scales, f32x16 *minima, int64_t stride) {
     const uint8_t *begin = reader->at;
-    for (int64_t g = 0; g < groups; g++)
-        read_group(reader, grouping, scales + g * stride, minima + g * stride);
+    int64_t g = 0, count;
+    if (is_plain(grouping)) {
+        read_plain_scales(reader, grouping->has_minimum, groups, scales, minima, stride);
+        g = groups;
+    }
+    for (; g < groups; g += count, reader->left -= count) {
+        if (!reader->left) begin_block(reader, grouping);
+        count = MIN(reader->left, groups - g);
+        f32x16 *scale = scales + g * stride, *minimum = minima + g * stride;
+        /* The kind is a constant in the loop. */
+        if (grouping->scales == SHARED_BYTES)
+            read_groups(reader, grouping, SHARED_BYTES, count, scale, minimum, stride);
+        else
+            read_groups(reader, grouping, grouping->scales, count, scale, minimum, stride);
+    }
     reader->at = begin + ROUND_UP(reader->at - begin, 64);
 }
