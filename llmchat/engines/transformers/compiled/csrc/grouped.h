@@ -184,8 +184,10 @@ PIECE_FUNCTION(piece_4_32, 4, 1, HAS_TABLE, USUAL_PIECE)
 PIECE_FUNCTION(piece_5_16, 5, 2, 0, RARE_PIECE) PIECE_FUNCTION(piece_5_32, 5, 1, 0, USUAL_PIECE)
 PIECE_FUNCTION(piece_6_16, 6, 2, 0, USUAL_PIECE) PIECE_FUNCTION(piece_6_32, 6, 1, 0, USUAL_PIECE)
 PIECE_FUNCTION(piece_8_16, 8, 2, 0, RARE_PIECE) PIECE_FUNCTION(piece_8_32, 8, 1, 0, USUAL_PIECE)
+#if TAKES_SIGNED
 PIECE_FUNCTION(piece_table_16, 4, 2, 1, RARE_PIECE)
 PIECE_FUNCTION(piece_table_32, 4, 1, 1, RARE_PIECE)
+#endif
 /* clang-format on */
 #undef HAS_TABLE
 #endif
@@ -206,7 +208,9 @@ static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64
         PIECE_CASE(5, piece_5_32, piece_5_16);
         PIECE_CASE(6, piece_6_32, piece_6_16);
         PIECE_CASE(8, piece_8_32, piece_8_16);
+#if TAKES_SIGNED
         PIECE_CASE(0, piece_table_32, piece_table_16);
+#endif
     }
 #else
     multiply_piece(piece, bits, halves, has_table, rows, count, stride, totals);
