@@ -8,7 +8,7 @@ engine=${ENGINE:-$(command -v docker || command -v podman)}
 tag=llmchat:try volume=llmchat-try-$$ server=llmchat-try-$$
 $engine build --tag $tag "$@" .
 $engine volume create $volume > /dev/null
-trap '$engine rm --force $server; $engine volume rm --force $volume' EXIT > /dev/null 2>&1
+trap '{ $engine rm --force $server; $engine volume rm --force $volume; } > /dev/null 2>&1' EXIT
 llmchat() { $engine run --rm --interactive --volume $volume:/home/llmchat ${OPTIONS:-} $tag "$@"; }
 
 llmchat --version
