@@ -196,8 +196,9 @@ PIECE_FUNCTION(piece_table_32, 4, 1, 1, RARE_PIECE)
 #define PIECE_CASE(bits, WHOLE, HALF)                                                              \
     case bits: (halves == 2 ? HALF : WHOLE)(piece, rows, count, stride, totals); break
 
-static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64_t count,
-                               int64_t stride, totals_t *totals) {
+                                static void multiply_any_piece(const CodePiece *piece,
+                                                               const ActRow *rows, int64_t count,
+                                                               int64_t stride, totals_t *totals) {
     const Grouping *grouping = piece->matrix->grouping;
     int halves = grouping->halves, bits = grouping->bits, has_table = grouping->has_table;
 #ifdef HAS_COPIES

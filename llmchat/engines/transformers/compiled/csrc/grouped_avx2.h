@@ -1,8 +1,8 @@
 /* Integer products of codes and activations with AVX2, see grouped_dot.h.
  *
  * vpmaddubsw adds the products of a pair of codes in 16 bits. Of codes of few bits, several such
- * sums fit 16 bits as well, so that one instruction adds up 32 products. Codes of 8 bits and numbers
- * of a table do not: they become signed numbers, see products_avx2.h. */
+ * sums fit 16 bits as well, so that one instruction adds up 32 products. Codes of 8 bits and
+ * numbers of a table do not: they become signed numbers, see products_avx2.h. */
 #pragma once
 
 /* half: of 8 rows each; narrow: the latest products, in 16 bits. */
@@ -57,9 +57,7 @@ INLINE totals_t plus_products(totals_t totals, sums_t sums, float x, const f32x1
 }
 
 /* stride: rows of the tile. */
-INLINE fours_t load_fours(const act_t *q, int64_t stride) {
-    return broadcast_four(q);
-}
+INLINE fours_t load_fours(const act_t *q, int64_t stride) { return broadcast_four(q); }
 
 INLINE codes_t load_vector(const u8x64 *codes) {
     const __m256i *p = (const __m256i *)codes;
@@ -117,8 +115,8 @@ INLINE codes_t unpack_vector(const Matrix *matrix, const uint8_t *p, const int b
         }
         codes.half[i] = half_part(half, low, 0, v);
         if (bits > low)
-            codes.half[i] = _mm256_or_si256(codes.half[i],
-                                            half_part(half + low * 64, bits - low, low, v));
+            codes.half[i] =
+                _mm256_or_si256(codes.half[i], half_part(half + low * 64, bits - low, low, v));
         if (has_table) {
             __m256i numbers =
                 _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)matrix->weight));

@@ -82,8 +82,8 @@ INLINE void grouped_sides(const GroupedPanel *panel, const ActRow *row, const in
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int s = 0; s < TILE_SIDES; s++)
-            total[r][s] = panel->first ? load_totals(out + r * 32 + (side + s) * LANES)
-                                       : (totals_t){0};
+            total[r][s] =
+                panel->first ? load_totals(out + r * 32 + (side + s) * LANES) : (totals_t){0};
     if (panel->has_minimum) subtract_minima(panel, row, rows, halves, side, total);
     const act_t *q = row->q + panel->first * CODE_CHUNK * TILE_ROWS;
     const float *scales = row->scale + panel->first * TILE_ROWS;
@@ -116,8 +116,8 @@ INLINE void grouped_sides(const GroupedPanel *panel, const ActRow *row, const in
             for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
                 for (int s = 0; s < TILE_SIDES; s++)
-                    total[r][s] = plus_products(total[r][s], sums[r][s], scales[r],
-                                                &scale[0][side + s]);
+                    total[r][s] =
+                        plus_products(total[r][s], sums[r][s], scales[r], &scale[0][side + s]);
         }
     }
 #pragma GCC unroll 6
@@ -135,8 +135,7 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
     int32_t starts[MOST_GROUPS * TILE_ROWS];
     if (has_zero) find_starts(panel, acts, &row, halves, starts);
     for (int side = 0; side < 2; side += TILE_SIDES)
-        grouped_sides(panel, &row, rows, halves, pairs, has_zero ? starts : NULL, side, ahead,
-                      out);
+        grouped_sides(panel, &row, rows, halves, pairs, has_zero ? starts : NULL, side, ahead, out);
 }
 
 #define TILE_OF(rows) grouped_tile(panel, acts, tile, rows, halves, pairs, has_zero, ahead, out)
@@ -253,7 +252,6 @@ static void multiply_grouped_panels(const Activations *acts, const Activations *
     for (panel->first = 0; panel->first < chunks; panel->first += panel->chunks) {
         Ahead ahead = fill_panel(panel, sides, chunks, acts->rows, next);
         multiply_tiles_of(panel, acts, &ahead, out);
-        if (residual)
-            multiply_tiles_of(panel, residual, &ahead, out + acts->rows * PANEL_COLUMNS);
+        if (residual) multiply_tiles_of(panel, residual, &ahead, out + acts->rows * PANEL_COLUMNS);
     }
 }

@@ -112,7 +112,8 @@ static void begin_block(ScaleReader *reader, const Grouping *grouping) {
     read_numbers(reader, grouping->scale_type, reader->scale);
     if (grouping->has_minimum) read_numbers(reader, grouping->scale_type, reader->minimum);
     if (!grouping->has_zeros) return;
-    for (int i = 0; i < SCALE_PARTS; i++) reader->zeros[i] = load_u8(reader->at + i * SCALE_PART_LANES);
+    for (int i = 0; i < SCALE_PARTS; i++)
+        reader->zeros[i] = load_u8(reader->at + i * SCALE_PART_LANES);
     reader->at += LANES;
 }
 
@@ -154,8 +155,8 @@ static int has_minimum(const Grouping *grouping) {
 
 /* Whether a group has one number of half precision, or two, and no scales of its own. */
 static int is_plain(const Grouping *grouping) {
-    return grouping->block_groups == 1 && grouping->scale_type == SCALE_F16 &&
-           !grouping->scales && !grouping->has_minima && !grouping->has_zeros;
+    return grouping->block_groups == 1 && grouping->scale_type == SCALE_F16 && !grouping->scales &&
+           !grouping->has_minima && !grouping->has_zeros;
 }
 
 /* As read_scales, of such groups. */

@@ -200,9 +200,8 @@ INLINE void gemm_tile(const Activations *acts, int64_t index, const int rows, in
                 f32x8 factor = (f32x8)_mm256_set1_ps(scale[r]);
 #pragma GCC unroll 2
                 for (int i = 0; i < 2; i++)
-                    store8(target + 8 * i,
-                           fused_madd8((f32x8)_mm256_cvtepi32_ps(sums[r][i]), factor,
-                                       load8(target + 8 * i)));
+                    store8(target + 8 * i, fused_madd8((f32x8)_mm256_cvtepi32_ps(sums[r][i]),
+                                                       factor, load8(target + 8 * i)));
             }
         }
         panel += GROUP * 32, x += GROUP * TILE_ROWS, scale += TILE_ROWS;

@@ -96,8 +96,7 @@ INLINE f32x16 fused_madd(f32x16 a, f32x16 b, f32x16 c) {
         f32x16 all;
         float32x4_t quarter[4];
     } x = {a}, y = {b}, z = {c};
-    for (int i = 0; i < 4; i++)
-        z.quarter[i] = vfmaq_f32(z.quarter[i], x.quarter[i], y.quarter[i]);
+    for (int i = 0; i < 4; i++) z.quarter[i] = vfmaq_f32(z.quarter[i], x.quarter[i], y.quarter[i]);
     return z.all;
 #else
     return a * b + c;
