@@ -16,7 +16,8 @@ _CONTROL = 3
 
 
 def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, Any] | None:
-    """The config of a model; None for an architecture that is not known here.
+    """The config of a model; None for an architecture that is not known here, and for a
+    variant of one that has no plan.
 
     numbers: reads a tensor of rotary factors; without it, as before a download, they are left out.
     """
@@ -29,11 +30,15 @@ def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, A
     own = {name.removeprefix(f"{arch}."): value for name, value in facts.items()}
     found = {ours: plain(own[theirs]) for theirs, ours in names.items() if theirs in own}
     config = {"model_type": known.model_type, **known.fixed, **found, **_tokens(header)}
-    rope = _rope(own, config, header, numbers)
-    config |= {"rope_theta": plain(own.get("rope.freq_base", 10000.0))}
-    config |= {"rope_scaling": rope} if rope else {}
+    if known.is_rotary:
+        rope = _rope(own, config, header, numbers)
+        config |= {"rope_theta": plain(own.get("rope.freq_base", 10000.0))}
+        config |= {"rope_scaling": rope} if rope else {}
     if known.read:
-        config |= known.read(own, config, header)
+        more = known.read(own, config, header)
+        if more is None:
+            return None
+        config |= more
     return config
 
 

@@ -14,7 +14,10 @@ from llmchat.gguf_file.config import llama3_factors
 Config = Mapping[str, Any]
 
 _TYPES = {
-    kind: name for name, known in ARCHITECTURES.items() for kind in (known.model_type, *known.also)
+    kind: name
+    for name, known in ARCHITECTURES.items()
+    if known.is_written
+    for kind in (known.model_type, *known.also)
 }
 # What llama.cpp reads as float32, whatever a config.json writes.
 _FLOATS = (
@@ -46,12 +49,17 @@ def facts_of(config: Config, shapes: Shapes) -> FileFacts:
     if "attention.key_length" in own:
         own["attention.value_length"] = own["attention.key_length"]
     own["vocab_size"] = shapes["token_embd.weight"][0]
-    rope, factors = _rope(config)
+    rope, factors = _rope(config) if ARCHITECTURES[arch].is_rotary else ({}, {})
     own |= rope
     if write := ARCHITECTURES[arch].write:
         own |= write(config, shapes)
-    values = {f"{arch}.{name}": _typed(name, value) for name, value in own.items()}
+    values = {_full(arch, name): _typed(name, value) for name, value in own.items()}
     return FileFacts(arch, values, factors)
+
+
+def _full(arch: str, name: str) -> str:
+    """A key of the file; those of xIELU have no architecture."""
+    return name if name.startswith("xielu.") else f"{arch}.{name}"
 
 
 def _value(config: Config, name: str) -> Any:
@@ -99,8 +107,12 @@ def _rotated(config: Config, scaling: dict[str, Any]) -> int:
     """How many numbers of a head are rotated."""
     heads = config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // heads
-    part = scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
-    return int(width * part)
+    parts = (
+        scaling.get("partial_rotary_factor"),
+        config.get("partial_rotary_factor"),
+        config.get("rotary_pct"),
+    )
+    return int(width * next(filter(None, parts), 1.0))
 
 
 Scaled = tuple[dict[str, Any], dict[str, list[float]]]

@@ -3,12 +3,13 @@
 Keys and their meaning: gguf-py's constants.py and llama.cpp's converters (conversion/*.py).
 """
 
-from llmchat.gguf_file.architectures import dense, experts, layer_norms, recurrent
+from llmchat.gguf_file.architectures import dense, experts, gpt, layer_norms, recurrent
 from llmchat.gguf_file.architectures.row import COMMON, Architecture, Facts, plain
 
 ARCHITECTURES: dict[str, Architecture] = {
     **dense.ARCHITECTURES,
     **layer_norms.ARCHITECTURES,
+    **gpt.ARCHITECTURES,
     **experts.ARCHITECTURES,
     **recurrent.ARCHITECTURES,
 }

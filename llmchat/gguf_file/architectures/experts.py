@@ -81,4 +81,5 @@ ARCHITECTURES = {
     "olmoe": Architecture("olmoe", MOE),
     "qwen2moe": Architecture("qwen2_moe", MOE | _SHARED, {"norm_topk_prob": False}),
     "qwen3moe": Architecture("qwen3_moe", MOE, {"norm_topk_prob": True}),
+    "qwen3vlmoe": Architecture("qwen3_moe", MOE, {"norm_topk_prob": True}, is_written=False),
 }

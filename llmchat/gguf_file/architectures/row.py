@@ -8,8 +8,9 @@ from llmchat.gguf_file.header import GgufHeader
 
 Facts = Mapping[str, Any]
 Config = dict[str, Any]
-# Facts of the architecture, without its name; the config that was made of them; the header.
-Read = Callable[[Facts, Config, GgufHeader], Config]
+# Facts of the architecture, without its name; the config that was made of them; the header. None
+# for a variant that no plan has.
+Read = Callable[[Facts, Config, GgufHeader], Config | None]
 # By the names of llama.cpp.
 Shapes = Mapping[str, tuple[int, ...]]
 Write = Callable[[Mapping[str, Any], Shapes], dict[str, Any]]
@@ -43,7 +44,9 @@ class Architecture(NamedTuple):
     model_type: that of its config.json. keys: besides COMMON. fixed: what every config has.
     read, write: what is computed, in a config and in the facts of a file. also: further model types
     that are written so. is_rotated: the converter makes rotary pairs adjacent. is_shifted: it adds
-    1 to the norms. has_norms_of_heads: every head has norms of its own.
+    1 to the norms. has_norms_of_heads: every head has norms of its own. is_rotary: positions rotate
+    the heads. is_written: files of the model type are written so; else they are only read. numbers:
+    the end of a tensor's name → the key of its numbers, one a layer, which are no tensors.
     """
 
     model_type: str
@@ -55,6 +58,13 @@ class Architecture(NamedTuple):
     is_rotated: bool = False
     is_shifted: bool = False
     has_norms_of_heads: bool = False
+    is_rotary: bool = True
+    is_written: bool = True
+    numbers: Mapping[str, str] = {}
+
+    def key(self, theirs: str) -> str:
+        """The key in a config.json of a key of llama.cpp."""
+        return {**COMMON, **self.keys}[theirs]
 
 
 def plain(value: Any) -> Any:
@@ -70,7 +80,9 @@ def plain(value: Any) -> Any:
 def rotary_part(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[str, Any]:
     """Which part of a head is turned."""
     turned = own.get("rope.dimension_count")
-    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    width = (
+        own.get("attention.key_length") or config["hidden_size"] // config["num_attention_heads"]
+    )
     return {"partial_rotary_factor": turned / width} if turned else {}
 
 

@@ -71,7 +71,7 @@ def same_tensors(names: set[str], theirs: Tensors, ours: Tensors) -> None:
 
 def test_every_architecture_that_is_read_is_written() -> None:
     written = {architecture_of({"model_type": case.config().model_type}) for case in ALL.values()}
-    assert written == set(ARCHITECTURES)
+    assert written == {name for name, known in ARCHITECTURES.items() if known.is_written}
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
@@ -129,7 +129,7 @@ REFUSED = {
     "gpt-oss: odd": r"cannot express this gpt_oss: .*limit: 7\.0 1\.0",
     "qwen3-moe: odd, some layers dense": "`qwen3moe` have no tensor for `model.layers.1.mlp.down",
     "llama: dynamic rope": "cannot express this llama: this variant has no plan",
-    "falcon-7b": "cannot write a GGUF file of the model type `falcon`",
+    "gpt-j": "cannot write a GGUF file of the model type `gptj`",
 }
 
 

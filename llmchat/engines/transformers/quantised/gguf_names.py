@@ -15,9 +15,9 @@ from llmchat.engines.transformers.quantised.gguf_places import (
     Change,
     Piece,
     Stored,
-    interleaved,
     shaped,
 )
+from llmchat.engines.transformers.quantised.gguf_rows import HeadRows
 from llmchat.errors import Mismatch
 from llmchat.gguf_file.architectures import ARCHITECTURES
 
@@ -46,7 +46,8 @@ def name_table(arch: str, layers: int) -> Any:
 def stored_name(name: str, table: Any) -> str:
     """llama.cpp's name of a tensor; "" where it has none."""
     module, _, suffix = name.rpartition(".")
-    found = table.get_name(module) or table.get_name(_EXPERT.sub(".experts.", module))
+    forms = module, _EXPERT.sub(".experts.", module), module.removeprefix("transformer.")
+    found = next(filter(None, map(table.get_name, forms)), None)
     if found and suffix in ("weight", "bias"):
         return f"{found}.{suffix}"
     layer = _LAYER.search(name)
@@ -56,23 +57,44 @@ def stored_name(name: str, table: Any) -> str:
     return ""
 
 
-def places_of(name: str, arch: str, table: Any, config: Mapping[str, Any]) -> list[Stored]:
+def places_of(
+    name: str, arch: str, table: Any, config: Mapping[str, Any], rows: HeadRows
+) -> list[Stored]:
     """The places in which a tensor of a plan can be, the usual one first; none for one that files
-    of the architecture do not have. table: of `name_table`.
+    of the architecture do not have. table: of `name_table`. rows: of the plan.
     """
     for pattern, make in PLACES.get(arch, ()):
         if match := pattern.search(name):
             return make(match, config)
     theirs = stored_name(name, table)
-    return [_usual(name, theirs, arch, config)] if theirs else []
+    usual = [_usual(name, theirs, arch, config, rows)] if theirs else []
+    return usual + _joined(name, rows)
 
 
-def _usual(name: str, theirs: str, arch: str, config: Mapping[str, Any]) -> Stored:
+def _joined(name: str, rows: HeadRows) -> list[Stored]:
+    """The rows of a matrix with the queries, keys and values of a layer."""
+    module, _, suffix = name.rpartition(".")
+    if module not in rows.parts:
+        return []
+    first, count = rows.parts[module]
+    piece = Piece(f"blk.{layer_of(name)}.attn_qkv.{suffix}", None, first, count)
+    return [Stored((piece,), _moved(module, rows))]
+
+
+def _moved(module: str, rows: HeadRows) -> tuple[Change, ...]:
+    return (rows.changes[module],) if module in rows.changes else ()
+
+
+def layer_of(name: str) -> int:
+    """The layer of a tensor of a plan."""
+    layer = _LAYER.search(name)
+    return int(layer[1]) if layer else 0
+
+
+def _usual(name: str, theirs: str, arch: str, config: Mapping[str, Any], rows: HeadRows) -> Stored:
     expert, known = _EXPERT.search(name), ARCHITECTURES[arch]
     index = int(expert[1]) if expert and "_exps." in theirs else None
-    changes: list[Change] = []
-    if known.is_rotated and (heads := _heads(theirs, config)):
-        changes.append(interleaved(heads))
+    changes = [*_moved(name.rpartition(".")[0], rows)]
     if known.is_shifted and theirs.endswith("norm.weight"):
         changes.append(SHIFTED)
     if name.endswith(".conv.weight"):
@@ -82,17 +104,7 @@ def _usual(name: str, theirs: str, arch: str, config: Mapping[str, Any]) -> Stor
     return Stored((Piece(theirs, index),), tuple(changes))
 
 
-def _heads(theirs: str, config: Mapping[str, Any]) -> int:
-    queries, keys = _counts(config)
-    return queries if ".attn_q." in theirs else keys if ".attn_k." in theirs else 0
-
-
 def _norms(theirs: str, config: Mapping[str, Any]) -> int:
-    queries, keys = _counts(config)
-    return queries if ".attn_q_norm." in theirs else keys if ".attn_k_norm." in theirs else 0
-
-
-def _counts(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Heads of queries and of keys."""
     heads = int(config["num_attention_heads"])
-    return heads, int(config.get("num_key_value_heads") or heads)
+    keys = int(config.get("num_key_value_heads") or heads)
+    return heads if ".attn_q_norm." in theirs else keys if ".attn_k_norm." in theirs else 0

@@ -20,13 +20,15 @@ from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.mapped_safetensors import map_file
 from llmchat.engines.transformers.quantised import gguf_types
-from llmchat.engines.transformers.quantised.gguf_names import name_table, places_of
+from llmchat.engines.transformers.quantised.gguf_names import layer_of, name_table, places_of
 from llmchat.engines.transformers.quantised.gguf_places import Columns, Piece, Rows, Stored
+from llmchat.engines.transformers.quantised.gguf_rows import head_rows
 from llmchat.engines.transformers.quantised.packing import pack_by_parts
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.tensors import FloatTensors
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.gguf_file import GgufHeader, TensorInfo, read_header
+from llmchat.gguf_file.architectures import ARCHITECTURES
 
 
 def open_gguf(base: Path, config: Mapping[str, Any]) -> "GgufTensors":
@@ -50,11 +52,14 @@ class GgufTensors(FloatTensors):
         }
         self._infos = {name: info for header in headers for name, info in header.tensors.items()}
         self._stored = _stored(headers[0], self._infos, config)
+        self._numbers = _numbers(headers[0], config)
         self.shapes: dict[str, tuple[int, ...]] = {
             name: self._shape_of(name, stored) for name, stored in self._stored.items()
-        }
+        } | {name: (1,) for name in self._numbers}
 
     def get(self, name: str) -> Tensor:
+        if name in self._numbers:
+            return torch.tensor([self._numbers[name]])
         stored = self._stored[name]
         return stored.read([self._values(piece) for piece in stored.pieces])
 
@@ -85,6 +90,8 @@ class GgufTensors(FloatTensors):
         return weight
 
     def stored_size(self, name: str) -> int | None:
+        if name in self._numbers:
+            return None
         stored = self._stored[name]
         kinds = {self._infos[piece.name].type for piece in stored.pieces}
         if len(self.shapes[name]) != 2 or not stored.keeps_rows or len(kinds) > 1:
@@ -165,10 +172,32 @@ def _stored(
             "`--engine gguf` runs them in llama.cpp",
         )
     table = name_table(arch, len(plan.all_layers))
+    rows = head_rows(plan, is_rotated=ARCHITECTURES[arch].is_rotated)
     found: dict[str, Stored] = {}
     for name in tensor_names(plan):
-        for stored in places_of(name, arch, table, config):
+        for stored in places_of(name, arch, table, config, rows):
             if all(piece.name in infos for piece in stored.pieces):
                 found[name] = stored
                 break
     return found
+
+
+def _numbers(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, float]:
+    """The tensors of a plan that are single numbers in the header, one a layer."""
+    plan, arch = plan_of(config), str(header.facts.get("general.architecture"))
+    found: dict[str, float] = {}
+    if plan is None:
+        return found
+    for end, key in ARCHITECTURES[arch].numbers.items():
+        values = header.facts.get(key)
+        listed = values if isinstance(values, list) else [values] * len(plan.all_layers)
+        for name in tensor_names(plan):
+            if name.endswith(end):
+                found[name] = _number(listed, layer_of(name), key)
+    return found
+
+
+def _number(values: list[Any], layer: int, key: str) -> float:
+    if layer >= len(values) or not isinstance(values[layer], int | float):
+        raise IntegrityError(f"the header has no `{key}` of layer {layer}")
+    return float(values[layer])

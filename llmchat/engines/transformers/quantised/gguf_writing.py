@@ -17,9 +17,11 @@ from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_kinds
 from llmchat.engines.transformers.quantised.gguf_names import name_table, places_of
 from llmchat.engines.transformers.quantised.gguf_places import Stored
+from llmchat.engines.transformers.quantised.gguf_rows import head_rows
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import Mismatch
 from llmchat.gguf_file import GgmlType
+from llmchat.gguf_file.architectures import ARCHITECTURES
 
 _ALIGNMENT = 32
 
@@ -47,9 +49,13 @@ def targets_of(
     Raises Mismatch for a tensor that files of the architecture cannot hold.
     """
     table = name_table(arch, len(plan.all_layers))
+    rows = head_rows(plan, is_rotated=ARCHITECTURES[arch].is_rotated)
+    numbers = tuple(ARCHITECTURES[arch].numbers)
     found: dict[str, list[tuple[str, Stored, int]]] = {}
     for name in sorted(_needed(plan) & tensors.shapes.keys(), key=_natural):
-        places = places_of(name, arch, table, config)
+        if numbers and name.endswith(numbers):
+            continue
+        places = places_of(name, arch, table, config, rows)
         if not places:
             raise Mismatch(
                 f"GGUF files of the architecture `{arch}` have no tensor for `{name}`",
@@ -58,6 +64,16 @@ def targets_of(
         for number, piece in enumerate(places[0].pieces):
             found.setdefault(piece.name, []).append((name, places[0], number))
     return [_target(name, parts, tensors, wanted) for name, parts in found.items()]
+
+
+def numbers_of(plan: Plan, tensors: Tensors, arch: str) -> dict[str, list[float]]:
+    """The facts that are tensors of one number in the plan, one a layer."""
+    found: dict[str, list[float]] = {}
+    names = sorted(tensor_names(plan) & tensors.shapes.keys(), key=_natural)
+    for end, key in ARCHITECTURES[arch].numbers.items():
+        values = [tensors.get(name).float().item() for name in names if name.endswith(end)]
+        found |= {key: values} if values else {}
+    return found
 
 
 def _needed(plan: Plan) -> set[str]:
