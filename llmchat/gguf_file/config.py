@@ -16,8 +16,7 @@ _CONTROL = 3
 
 
 def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, Any] | None:
-    """The config of a model; None for an architecture that is not known here, and for a
-    variant of one that has no plan.
+    """The config of a model; None for an architecture, or a variant, that is not known here.
 
     numbers: reads a tensor of rotary factors; without it, as before a download, they are left out.
     """

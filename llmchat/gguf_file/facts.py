@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llmchat.gguf_file.architectures import ARCHITECTURES, COMMON
+from llmchat.gguf_file.architectures.gemmas import factors_of_gemma4
 from llmchat.gguf_file.architectures.row import Shapes
 from llmchat.gguf_file.config import llama3_factors
 
@@ -35,8 +36,11 @@ class FileFacts(NamedTuple):
 
 
 def architecture_of(config: Config) -> str | None:
-    """llama.cpp's name for the architecture of a model; None where it has no row."""
-    return _TYPES.get(str(config.get("model_type")))
+    """llama.cpp's name for the architecture of a model; None for one that is not written."""
+    found = _TYPES.get(str(config.get("model_type")))
+    if found == "nemotron_h_moe" and not {"moe", "E"} & set(config.get("layers_block_type") or "E"):
+        return "nemotron_h"
+    return found
 
 
 def facts_of(config: Config, shapes: Shapes) -> FileFacts:
@@ -51,9 +55,13 @@ def facts_of(config: Config, shapes: Shapes) -> FileFacts:
     own["vocab_size"] = shapes["token_embd.weight"][0]
     rope, factors = _rope(config) if ARCHITECTURES[arch].is_rotary else ({}, {})
     own |= rope
+    if arch == "gemma4":
+        factors = {"rope_freqs.weight": factors_of_gemma4(config, shapes)}
     if write := ARCHITECTURES[arch].write:
         own |= write(config, shapes)
-    values = {_full(arch, name): _typed(name, value) for name, value in own.items()}
+    values = {
+        _full(arch, name): _typed(name, value) for name, value in own.items() if value is not None
+    }
     return FileFacts(arch, values, factors)
 
 
@@ -69,7 +77,7 @@ def _value(config: Config, name: str) -> Any:
 
 
 def _typed(name: str, value: Any) -> Any:
-    return float(value) if name.endswith(_FLOATS) else value
+    return float(value) if name.endswith(_FLOATS) and not isinstance(value, list) else value
 
 
 def _rope(config: Config) -> tuple[dict[str, Any], dict[str, list[float]]]:

@@ -67,9 +67,10 @@ class Export:
         if plan is None:
             raise _inexpressible(config, "this variant has no plan")
         plan = bind(plan, self._tensors.shapes)
-        self._targets = gguf_writing.targets_of(plan, self._tensors, arch, config, kind)
+        whole = _completed(config)
+        self._targets = gguf_writing.targets_of(plan, self._tensors, arch, whole, kind)
         shapes = {target.name: target.shape for target in self._targets}
-        self._made = facts_of(_completed(config), shapes)
+        self._made = facts_of(whole, shapes)
         self._made.values.update(gguf_writing.numbers_of(plan, self._tensors, arch))
         self._compare(plan, config)
 

@@ -3,7 +3,17 @@
 Keys and their meaning: gguf-py's constants.py and llama.cpp's converters (conversion/*.py).
 """
 
-from llmchat.gguf_file.architectures import dense, experts, gpt, layer_norms, recurrent
+from llmchat.gguf_file.architectures import (
+    dense,
+    experts,
+    gemmas,
+    gpt,
+    hybrids,
+    latent,
+    layer_norms,
+    recurrent,
+    sequences,
+)
 from llmchat.gguf_file.architectures.row import COMMON, Architecture, Facts, plain
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -12,6 +22,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     **gpt.ARCHITECTURES,
     **experts.ARCHITECTURES,
     **recurrent.ARCHITECTURES,
+    **hybrids.ARCHITECTURES,
+    **latent.ARCHITECTURES,
+    **gemmas.ARCHITECTURES,
+    **sequences.ARCHITECTURES,
 }
 
 __all__ = ["ARCHITECTURES", "COMMON", "Architecture", "Facts", "plain"]

@@ -11,11 +11,13 @@ from llmchat.gguf_file.architectures.row import (
     Facts,
     Shapes,
     every,
+    plain,
     rotary_part,
+    trunk,
 )
 from llmchat.gguf_file.header import GgufHeader
 
-_GROUPED_MOE = {
+GROUPED_MOE = {
     "expert_count": "n_routed_experts",
     "expert_used_count": "num_experts_per_tok",
     "expert_feed_forward_length": "moe_intermediate_size",
@@ -34,6 +36,12 @@ _ERNIE_MOE = {
     "leading_dense_block_count": "moe_layer_start_index",
     "interleave_moe_layer_step": "moe_layer_interval",
 }
+_LLAMA4 = {
+    **LOCAL_MOE,
+    "feed_forward_length": "intermediate_size_mlp",
+    "expert_feed_forward_length": "intermediate_size",
+    "interleave_moe_layer_step": "interleave_moe_layer_step",
+}
 _SHARED = {"expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
 
 
@@ -46,7 +54,7 @@ def _read_gpt_oss(own: Facts, config: Config, header: GgufHeader) -> Config:
 def _read_glm4_moe(own: Facts, config: Config, header: GgufHeader) -> Config:
     """Its last layers guess further tokens, which a chat leaves out."""
     return {
-        "num_hidden_layers": config["num_hidden_layers"] - int(own.get("nextn_predict_layers", 0)),
+        "num_hidden_layers": trunk(own, config),
         "use_qk_norm": "blk.0.attn_q_norm.weight" in header.tensors,
         **rotary_part(own, config, header),
     }
@@ -69,15 +77,61 @@ def _write_ernie_moe(config: Facts, shapes: Shapes) -> Config:
     return {"expert_shared_feed_forward_length": shared * config["moe_intermediate_size"]}
 
 
+def _read_llama4(own: Facts, config: Config, header: GgufHeader) -> Config | None:
+    """What llama.cpp takes for granted: chunks of 8192 positions, in three of four layers, which
+    are rotated; queries of the others grow with their position. Maverick has no norms of heads.
+    """
+    if own.get("attention.sliding_window") == 0 or not config.get("num_local_experts"):
+        return None
+    return {
+        "attention_chunk_size": 8192,
+        "no_rope_layer_interval": 4,
+        "use_qk_norm": config["num_local_experts"] != _MAVERICK,
+        "attn_temperature_tuning": True,
+        "head_dim": config.get("head_dim") or 128,
+    }
+
+
+# Its number of experts.
+_MAVERICK = 128
+
+
+def _read_hunyuan_moe(own: Facts, config: Config, header: GgufHeader) -> Config | None:
+    """The plan has one inner width for all MLPs."""
+    widths = {
+        plain(own.get(name, config.get("intermediate_size")))
+        for name in ("expert_feed_forward_length", "expert_shared_feed_forward_length")
+    }
+    return {} if widths == {config.get("intermediate_size")} else None
+
+
+def _write_hunyuan_moe(config: Facts, shapes: Shapes) -> Config:
+    inner, top = config["intermediate_size"], config["moe_topk"]
+    return {
+        "expert_used_count": plain(top),
+        "expert_count": plain(config["num_experts"]),
+        "expert_feed_forward_length": inner,
+        "expert_shared_feed_forward_length": inner,
+        "expert_shared_count": 1,
+    }
+
+
 ARCHITECTURES = {
     "ernie4_5-moe": Architecture(
         "ernie4_5_moe", _ERNIE_MOE, read=_read_ernie_moe, write=_write_ernie_moe
     ),
-    "glm4moe": Architecture("glm4_moe", _GROUPED_MOE, read=_read_glm4_moe, write=_write_glm4_moe),
+    "glm4moe": Architecture("glm4_moe", GROUPED_MOE, read=_read_glm4_moe, write=_write_glm4_moe),
     "gpt-oss": Architecture(
         "gpt_oss", LOCAL_MOE | WINDOW, read=_read_gpt_oss, write=_write_gpt_oss
     ),
     "granitemoe": Architecture("granitemoe", GRANITE | LOCAL_MOE, is_rotated=True),
+    "hunyuan-moe": Architecture(
+        "hunyuan_v1_moe",
+        {"expert_count": "num_experts", "expert_used_count": "moe_topk"},
+        read=_read_hunyuan_moe,
+        write=_write_hunyuan_moe,
+    ),
+    "llama4": Architecture("llama4_text", _LLAMA4, read=_read_llama4),
     "olmoe": Architecture("olmoe", MOE),
     "qwen2moe": Architecture("qwen2_moe", MOE | _SHARED, {"norm_topk_prob": False}),
     "qwen3moe": Architecture("qwen3_moe", MOE, {"norm_topk_prob": True}),

@@ -8,8 +8,8 @@ from llmchat.gguf_file.header import GgufHeader
 
 Facts = Mapping[str, Any]
 Config = dict[str, Any]
-# Facts of the architecture, without its name; the config that was made of them; the header. None
-# for a variant that no plan has.
+# Facts of the architecture, without its name; the config that was made of them; the header. None:
+# a variant that has no plan.
 Read = Callable[[Facts, Config, GgufHeader], Config | None]
 # By the names of llama.cpp.
 Shapes = Mapping[str, tuple[int, ...]]
@@ -84,6 +84,11 @@ def rotary_part(own: Facts, config: dict[str, Any], header: GgufHeader) -> dict[
         own.get("attention.key_length") or config["hidden_size"] // config["num_attention_heads"]
     )
     return {"partial_rotary_factor": turned / width} if turned else {}
+
+
+def trunk(own: Facts, config: Config) -> int:
+    """How many layers answer: the last ones of some models guess further tokens."""
+    return int(config["num_hidden_layers"]) - int(own.get("nextn_predict_layers", 0))
 
 
 def every(layers: int, nth: int) -> list[str]:

@@ -15,8 +15,10 @@ from llmchat.errors import IntegrityError
 from llmchat.gguf_file import GgmlType
 from llmchat.gguf_file.types import type_named
 
-# Routers, kernels of convolutions, and norms of each head.
-_WHOLE = re.compile(r"norm\.weight$|ffn_gate_inp|shortconv\.conv|attn_sinks")
+# Routers, kernels of convolutions, norms of each head, and the mixes of streams.
+_WHOLE = re.compile(
+    r"norm\.weight$|ffn_gate_inp|shortconv\.conv|ssm_conv1d|altup_\w+_coef|attn_sinks"
+)
 # In files of fewer than 8 bits these have 8: an error in them reaches every token.
 _ENDS = ("token_embd.weight", "output.weight")
 # Numbers that are converted at once.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llmchat.engines.transformers.quantised.gguf_forms import PLACES
+from llmchat.engines.transformers.quantised.gguf_forms import special_places
 from llmchat.engines.transformers.quantised.gguf_places import (
     KERNEL,
     SHIFTED,
@@ -30,6 +30,7 @@ _ALIASES = (
     (re.compile(r"\.experts\.\d+\.(?:up_proj|w3)\.weight$"), "ffn_up_exps.weight"),
     (re.compile(r"\.experts\.\d+\.(?:down_proj|w2)\.weight$"), "ffn_down_exps.weight"),
 )
+_GATE_OR_UP = re.compile(r"(blk\.\d+\.)ffn_(gate|up)_exps\.weight")
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
@@ -63,12 +64,24 @@ def places_of(
     """The places in which a tensor of a plan can be, the usual one first; none for one that files
     of the architecture do not have. table: of `name_table`. rows: of the plan.
     """
-    for pattern, make in PLACES.get(arch, ()):
-        if match := pattern.search(name):
-            return make(match, config)
+    if found := special_places(name, arch, config):
+        return found
     theirs = stored_name(name, table)
-    usual = [_usual(name, theirs, arch, config, rows)] if theirs else []
-    return usual + _joined(name, rows)
+    if not theirs:
+        return _joined(name, rows)
+    usual = _usual(name, theirs, arch, config, rows)
+    return [usual, *_in_joined_experts(usual, config), *_joined(name, rows)]
+
+
+def _in_joined_experts(stored: Stored, config: Mapping[str, Any]) -> list[Stored]:
+    """Gate and up of an expert can be one matrix, one behind the other."""
+    (piece,) = stored.pieces
+    match = _GATE_OR_UP.fullmatch(piece.name)
+    inner = config.get("moe_intermediate_size") or config.get("intermediate_size")
+    if match is None or piece.index is None or type(inner) is not int:
+        return []
+    first = inner * (match[2] == "up")
+    return [Stored((Piece(f"{match[1]}ffn_gate_up_exps.weight", piece.index, first, inner),))]
 
 
 def _joined(name: str, rows: HeadRows) -> list[Stored]:

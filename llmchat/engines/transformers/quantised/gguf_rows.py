@@ -36,6 +36,9 @@ def head_rows(plan: Plan, *, is_rotated: bool) -> HeadRows:
     """is_rotated: rotary pairs are adjacent in the file, and halves of a head apart in the plan."""
     found = HeadRows({}, {})
     for block in found_in(plan, Attention):
+        if block.shares is not None:
+            # It has queries alone.
+            continue
         if len(block.inputs) == 1:
             _add_joined(found, block)
         elif len(block.inputs) == 3:

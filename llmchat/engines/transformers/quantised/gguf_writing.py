@@ -93,11 +93,12 @@ def _target(
     sources = sorted(sources, key=_place_in_target)
     first, stored, number = sources[0]
     shape = tuple(stored.written(torch.empty(tensors.shapes[first], device="meta"))[number].shape)
-    if stored.pieces[number].count:
-        rows = sum(stored.pieces[number].count for _, stored, number in sources)
-        shape = rows, *shape[1:]
-    if stored.pieces[number].index is not None:
-        shape = len(sources), *shape
+    pieces = [stored.pieces[number] for _, stored, number in sources]
+    matrices = {piece.index for piece in pieces}
+    if pieces[0].count:
+        shape = sum(piece.count for piece in pieces) // len(matrices), *shape[1:]
+    if pieces[0].index is not None:
+        shape = len(matrices), *shape
     return Target(name, tuple(sources), shape, gguf_kinds.kind_of(name, shape, wanted))
 
 
