@@ -342,7 +342,7 @@ def _speeds(result: Comparison) -> str:
     found: dict[str, list[float]] = {model: [] for model in result.models}
     for one in chain.from_iterable(result.answers):
         if one.tokens_per_second:
-            found[one.model].append(one.tokens_per_second)
+            found.setdefault(one.model, []).append(one.tokens_per_second)
     figure = speed_figure(list(found.items()))
     return figure_html(figure) if figure.compares else ""
 
