@@ -42,6 +42,12 @@ def given(ctx: typer.Context) -> dict[str, Any]:
     return {name: value for name, value in ctx.params.items() if name in Options.__struct_fields__}
 
 
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether a flag is on the command line; its default does not count."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 _METAVARS = {int: "INTEGER", float: "FLOAT"}
 
 

@@ -7,24 +7,20 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from llmchat.gguf_file.config import ARCHITECTURES, COMMON, llama3_factors
+from llmchat.gguf_file.architectures import ARCHITECTURES, COMMON
+from llmchat.gguf_file.architectures.row import Shapes
+from llmchat.gguf_file.config import llama3_factors
 
 Config = Mapping[str, Any]
-# By the names of llama.cpp.
-Shapes = Mapping[str, tuple[int, ...]]
 
-_TYPES = {known.model_type: name for name, known in ARCHITECTURES.items()} | {
-    "mistral": "llama",
-    "mixtral": "llama",
-    "olmo3": "olmo2",
+_TYPES = {
+    kind: name for name, known in ARCHITECTURES.items() for kind in (known.model_type, *known.also)
 }
 # What llama.cpp reads as float32, whatever a config.json writes.
 _FLOATS = (
     "epsilon", "scale", "softcapping", "freq_base", "freq_base_swa", "factor", "beta_fast",
     "beta_slow",
 )  # fmt: skip
-# llama.cpp's enum llama_expert_gating_func_type.
-_SIGMOID = 2
 
 
 class FileFacts(NamedTuple):
@@ -36,7 +32,7 @@ class FileFacts(NamedTuple):
 
 
 def architecture_of(config: Config) -> str | None:
-    """llama.cpp's name for the architecture of a model; None where config.py does not read it."""
+    """llama.cpp's name for the architecture of a model; None where it has no row."""
     return _TYPES.get(str(config.get("model_type")))
 
 
@@ -52,8 +48,8 @@ def facts_of(config: Config, shapes: Shapes) -> FileFacts:
     own["vocab_size"] = shapes["token_embd.weight"][0]
     rope, factors = _rope(config)
     own |= rope
-    if arch in _PARTICULARS:
-        own |= _PARTICULARS[arch](config, shapes)
+    if write := ARCHITECTURES[arch].write:
+        own |= write(config, shapes)
     values = {f"{arch}.{name}": _typed(name, value) for name, value in own.items()}
     return FileFacts(arch, values, factors)
 
@@ -171,55 +167,4 @@ _KINDS: dict[str, Callable[[Config, Config, int], Scaled]] = {
     "longrope": _long_rope,
     "su": _long_rope,
     "dynamic": _fixed_ntk,
-}
-
-
-def _of_windows(config: Config, shapes: Shapes) -> dict[str, Any]:
-    kinds = config.get("layer_types")
-    if not config.get("sliding_window") or not kinds:
-        return {}
-    return {"attention.sliding_window_pattern": [kind == "sliding_attention" for kind in kinds]}
-
-
-def _of_ernie_moe(config: Config, shapes: Shapes) -> dict[str, Any]:
-    shared = config.get("moe_num_shared_experts") or 0
-    return {"expert_shared_feed_forward_length": shared * config["moe_intermediate_size"]}
-
-
-def _of_gpt_oss(config: Config, shapes: Shapes) -> dict[str, Any]:
-    return {"expert_feed_forward_length": config["intermediate_size"]}
-
-
-def _of_glm4_moe(config: Config, shapes: Shapes) -> dict[str, Any]:
-    return {"expert_gating_func": _SIGMOID}
-
-
-def _of_lfm2(config: Config, shapes: Shapes) -> dict[str, Any]:
-    """Layers of convolutions have no heads; the inner width is that of the first layer."""
-    heads = config["num_key_value_heads"]
-    of_layers = [heads * (kind == "full_attention") for kind in config["layer_types"]]
-    facts: dict[str, Any] = {"attention.head_count_kv": of_layers}
-    if "blk.0.ffn_gate.weight" in shapes:
-        facts["feed_forward_length"] = shapes["blk.0.ffn_gate.weight"][0]
-    return facts
-
-
-def _of_lfm2_moe(config: Config, shapes: Shapes) -> dict[str, Any]:
-    return _of_lfm2(config, shapes) | {"expert_gating_func": _SIGMOID}
-
-
-def _of_phi3(config: Config, shapes: Shapes) -> dict[str, Any]:
-    """llama.cpp knows Phi-4 by its window of 0."""
-    return {"attention.sliding_window": config.get("sliding_window") or 0}
-
-
-_PARTICULARS: dict[str, Callable[[Config, Shapes], dict[str, Any]]] = {
-    "ernie4_5-moe": _of_ernie_moe,
-    "exaone4": _of_windows,
-    "glm4moe": _of_glm4_moe,
-    "gpt-oss": _of_gpt_oss,
-    "lfm2": _of_lfm2,
-    "lfm2moe": _of_lfm2_moe,
-    "olmo2": _of_windows,
-    "phi3": _of_phi3,
 }

@@ -23,7 +23,7 @@ from llmchat.engines.transformers.tensors import Tensors
 from llmchat.engines.transformers.weights import FileTensors, open_tensors
 from llmchat.errors import IntegrityError, Mismatch
 from llmchat.gguf_file import read_header
-from llmchat.gguf_file.config import ARCHITECTURES
+from llmchat.gguf_file.architectures import ARCHITECTURES
 from llmchat.gguf_file.facts import architecture_of
 from llmchat.hub.gguf_folder import write_folder
 

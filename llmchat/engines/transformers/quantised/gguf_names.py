@@ -1,23 +1,26 @@
-"""Which tensor of llama.cpp belongs to a tensor of a plan, and in which form it is stored: for
-reading GGUF files and for writing them.
+"""Which tensors of llama.cpp belong to a tensor of a plan, and in which form they are: for reading
+GGUF files and for writing them.
 
 gguf-py knows which name of llama.cpp belongs to a name of a checkpoint.
 """
 
 import re
 from collections.abc import Mapping
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
-
+from llmchat.engines.transformers.quantised.gguf_forms import PLACES
+from llmchat.engines.transformers.quantised.gguf_places import (
+    KERNEL,
+    SHIFTED,
+    Change,
+    Piece,
+    Stored,
+    interleaved,
+    shaped,
+)
 from llmchat.errors import Mismatch
+from llmchat.gguf_file.architectures import ARCHITECTURES
 
-# Architectures whose converter makes rotary pairs adjacent, and those whose norms have the 1.
-_ROTATED = ("llama", "granite", "granitemoe", "mistral3", "smollm3")
-_SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
-# Those in which every head has a norm of its own.
-_NORMS_OF_HEADS = ("command-r", "stablelm")
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 # Names that gguf-py does not know: a pattern of ours, and llama.cpp's name within the layer.
 _ALIASES = (
@@ -28,33 +31,6 @@ _ALIASES = (
     (re.compile(r"\.experts\.\d+\.(?:down_proj|w2)\.weight$"), "ffn_down_exps.weight"),
 )
 _LAYER = re.compile(r"\.(\d+)\.")
-
-
-class Stored(NamedTuple):
-    """Where a tensor of the plan is. expert: its place in a stack; heads: whose rotary rows are
-    interleaved; shift: what the converter added; is_kernel: one of a convolution, whose dimension
-    of 1 it left out; norms: rows of a matrix of norms, one a head.
-    """
-
-    name: str
-    expert: int | None = None
-    heads: int = 0
-    shift: float = 0.0
-    is_kernel: bool = False
-    norms: int = 0
-
-    def written_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in a file, within a stack that of one expert. shape: that in the plan."""
-        if self.norms:
-            return self.norms, prod(shape) // self.norms
-        return (shape[0], shape[-1]) if self.is_kernel else shape
-
-    def written(self, tensor: Tensor) -> Tensor:
-        """The numbers of a file in their order."""
-        if self.heads:
-            pairs = tensor.unflatten(0, (self.heads, 2, -1))
-            return pairs.transpose(1, 2).reshape(tensor.shape)
-        return tensor.float() + self.shift if self.shift else tensor
 
 
 def name_table(arch: str, layers: int) -> Any:
@@ -80,17 +56,30 @@ def stored_name(name: str, table: Any) -> str:
     return ""
 
 
-def stored_as(name: str, theirs: str, arch: str, config: Mapping[str, Any]) -> Stored:
-    """The form in which the tensor `name` of a plan is in the tensor `theirs` of a file."""
-    expert = _EXPERT.search(name)
-    return Stored(
-        theirs,
-        int(expert[1]) if expert and "_exps." in theirs else None,
-        _heads(theirs, config) if arch in _ROTATED else 0,
-        1.0 if arch in _SHIFTED and theirs.endswith("norm.weight") else 0.0,
-        name.endswith(".conv.weight"),
-        _norms(theirs, config) if arch in _NORMS_OF_HEADS else 0,
-    )
+def places_of(name: str, arch: str, table: Any, config: Mapping[str, Any]) -> list[Stored]:
+    """The places in which a tensor of a plan can be, the usual one first; none for one that files
+    of the architecture do not have. table: of `name_table`.
+    """
+    for pattern, make in PLACES.get(arch, ()):
+        if match := pattern.search(name):
+            return make(match, config)
+    theirs = stored_name(name, table)
+    return [_usual(name, theirs, arch, config)] if theirs else []
+
+
+def _usual(name: str, theirs: str, arch: str, config: Mapping[str, Any]) -> Stored:
+    expert, known = _EXPERT.search(name), ARCHITECTURES[arch]
+    index = int(expert[1]) if expert and "_exps." in theirs else None
+    changes: list[Change] = []
+    if known.is_rotated and (heads := _heads(theirs, config)):
+        changes.append(interleaved(heads))
+    if known.is_shifted and theirs.endswith("norm.weight"):
+        changes.append(SHIFTED)
+    if name.endswith(".conv.weight"):
+        changes.append(KERNEL)
+    if known.has_norms_of_heads and (norms := _norms(theirs, config)):
+        changes.append(shaped((-1,), (norms, -1)))
+    return Stored((Piece(theirs, index),), tuple(changes))
 
 
 def _heads(theirs: str, config: Mapping[str, Any]) -> int:

@@ -1,7 +1,7 @@
 """Writes a model that has a plan as a GGUF file, a part of a tensor in memory at a time.
 
-What gguf_tensors.py undoes is done here: rotary heads are interleaved, experts are stacked, and
-norms get the 1 that llama.cpp does not add.
+What gguf_tensors.py undoes is done here (gguf_places.py): rotary heads are interleaved, experts
+are stacked, norms get the 1 that llama.cpp does not add, and so on.
 """
 
 import struct
@@ -9,17 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_kinds
-from llmchat.engines.transformers.quantised.gguf_names import (
-    Stored,
-    name_table,
-    stored_as,
-    stored_name,
-)
+from llmchat.engines.transformers.quantised.gguf_names import name_table, places_of
+from llmchat.engines.transformers.quantised.gguf_places import Stored
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import Mismatch
 from llmchat.gguf_file import GgmlType
@@ -28,10 +25,12 @@ _ALIGNMENT = 32
 
 
 class Target(NamedTuple):
-    """A tensor of the file. sources: its tensor of the plan, or one for each expert."""
+    """A tensor of the file. sources: tensors of the plan, each with its place and the number of the
+    piece in it, in their order.
+    """
 
     name: str
-    sources: tuple[tuple[str, Stored], ...]
+    sources: tuple[tuple[str, Stored, int], ...]
     shape: tuple[int, ...]
     kind: GgmlType
 
@@ -48,16 +47,17 @@ def targets_of(
     Raises Mismatch for a tensor that files of the architecture cannot hold.
     """
     table = name_table(arch, len(plan.all_layers))
-    found: dict[str, list[tuple[str, Stored]]] = {}
+    found: dict[str, list[tuple[str, Stored, int]]] = {}
     for name in sorted(_needed(plan) & tensors.shapes.keys(), key=_natural):
-        theirs = stored_name(name, table)
-        if not theirs:
+        places = places_of(name, arch, table, config)
+        if not places:
             raise Mismatch(
                 f"GGUF files of the architecture `{arch}` have no tensor for `{name}`",
                 "`--to int4` writes the model for llmchat",
             )
-        found.setdefault(theirs, []).append((name, stored_as(name, theirs, arch, config)))
-    return [_target(name, tuple(parts), tensors, wanted) for name, parts in found.items()]
+        for number, piece in enumerate(places[0].pieces):
+            found.setdefault(piece.name, []).append((name, places[0], number))
+    return [_target(name, parts, tensors, wanted) for name, parts in found.items()]
 
 
 def _needed(plan: Plan) -> set[str]:
@@ -72,13 +72,23 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _target(
-    name: str, sources: tuple[tuple[str, Stored], ...], tensors: Tensors, wanted: str
+    name: str, sources: list[tuple[str, Stored, int]], tensors: Tensors, wanted: str
 ) -> Target:
-    sources = tuple(sorted(sources, key=lambda source: source[1].expert or 0))
-    first, stored = sources[0]
-    shape = stored.written_shape(tensors.shapes[first])
-    shape = shape if stored.expert is None else (len(sources), *shape)
-    return Target(name, sources, shape, gguf_kinds.kind_of(name, shape, wanted))
+    sources = sorted(sources, key=_place_in_target)
+    first, stored, number = sources[0]
+    shape = tuple(stored.written(torch.empty(tensors.shapes[first], device="meta"))[number].shape)
+    if stored.pieces[number].count:
+        rows = sum(stored.pieces[number].count for _, stored, number in sources)
+        shape = rows, *shape[1:]
+    if stored.pieces[number].index is not None:
+        shape = len(sources), *shape
+    return Target(name, tuple(sources), shape, gguf_kinds.kind_of(name, shape, wanted))
+
+
+def _place_in_target(source: tuple[str, Stored, int]) -> tuple[int, int]:
+    _, stored, number = source
+    piece = stored.pieces[number]
+    return piece.index or 0, piece.first
 
 
 def write(
@@ -142,19 +152,19 @@ def _parts(
     for values in factors.values():
         yield _padded(struct.pack(f"<{len(values)}f", *values))
     for target in targets:
-        for name, stored in target.sources:
-            for part in _numbers(name, stored, tensors):
+        for name, stored, number in target.sources:
+            for part in _numbers(name, stored, number, tensors):
                 yield from gguf_kinds.encoded(part, target.kind, name)
         yield bytes(-target.size % _ALIGNMENT)
 
 
-def _numbers(name: str, stored: Stored, tensors: Tensors) -> Iterator[Tensor]:
-    """The numbers of a tensor in their order in the file. A weight in few bits is dequantised some
+def _numbers(name: str, stored: Stored, number: int, tensors: Tensors) -> Iterator[Tensor]:
+    """The numbers of a piece in their order in the file. A weight in few bits is dequantised some
     rows at a time: in 32 bits, an embedding has gigabytes.
     """
-    weight = None if stored.heads else tensors.grouped(name)
+    weight = tensors.grouped(name) if stored.is_plain else None
     if weight is None:
-        yield stored.written(tensors.get(name))
+        yield stored.written(tensors.get(name))[number]
         return
     count = max(1, gguf_kinds.AT_ONCE // weight.shape[1])
     for first in range(0, weight.shape[0], count):
