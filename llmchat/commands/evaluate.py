@@ -12,6 +12,7 @@ from llmchat.settings import World
 if TYPE_CHECKING:
     from llmchat.evaluate.candidates import Candidate
     from llmchat.evaluate.run import Outcome
+    from llmchat.output.plots.figures import Figure
     from llmchat.roles import Role
 
 app = typer.Typer()
@@ -141,6 +142,7 @@ def evaluate(
     seed: Seed = 0,
     output: _Output = None,
     resume: _Resume = False,
+    plot_to: options.PlotTo = None,
     json: options.Json = False,
     quiet: Quiet = False,
     **shared: Any,
@@ -148,7 +150,11 @@ def evaluate(
     """Score models on the same tasks, with 95 % intervals, and compare them with the first one."""
     if bool(tasks) == bool(harness):
         raise UsageError("evaluate needs either --tasks FILE or --harness TASKS")
+    from llmchat.output.plots.showing import show, wish
+
     world = options.world_of(ctx)
+    stream = world.stderr if json else world.stdout
+    wanted = wish(plot_to, world, stream, quiet=json)
     if harness:
         candidates, outcome = _run_harness(ctx, world, models, harness)
     else:
@@ -162,6 +168,7 @@ def evaluate(
         print_json(world, for_json(made_by, outcome.results, outcome.interrupted, error))
     else:
         _print_table(world, outcome, candidates[0].label)
+    show(_figure(outcome), wanted, world, stream)
     _end(outcome.interrupted, outcome.error)
 
 
@@ -362,6 +369,13 @@ def _print_table(world: World, outcome: "Outcome", first: str) -> None:
     differences = report.differences(outcome.results, first)
     if differences:
         print("", *map(report.sentence, differences), sep="\n", file=world.stdout)
+
+
+def _figure(outcome: "Outcome") -> "Figure":
+    from llmchat.evaluate.report import rows
+    from llmchat.evaluate.score_plot import score_figure
+
+    return score_figure(rows(outcome.results))
 
 
 def _end(interrupted: bool, error: LlmchatError | None) -> None:

@@ -306,6 +306,16 @@ Verbose = Annotated[
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)
 ]
+PlotTo = Annotated[
+    str | None,
+    typer.Option(
+        "--plot",
+        metavar="WHERE",
+        help="auto (a terminal gets a plot, as an image if it can), text, image, none, FILE.png or"
+        " FILE.svg.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Tool = Annotated[
     list[str] | None,
     typer.Option(
