@@ -28,7 +28,7 @@ def chat(ctx: typer.Context, **_: Any) -> None:
     from llmchat.models.sessions import open_history
 
     flags = ChatFlags.of(ctx)
-    given = options.given(ctx) | flags.options()
+    given = options.given(ctx) | flags.as_options()
     settings = resolve(ctx.obj, given)
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
     if settings.options.tool == ("list",):

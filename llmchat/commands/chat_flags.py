@@ -184,7 +184,7 @@ class ChatFlags(Struct, frozen=True):
         """The flags of a command line."""
         return cls(**{name: ctx.params[name] for name in cls.__struct_fields__})
 
-    def options(self) -> dict[str, Any]:
+    def as_options(self) -> dict[str, Any]:
         """What they say of the options of llmchat, beyond those of the same name."""
         return {
             "schema": of_flags(self.schema, self.regex, self.choice or (), self.grammar),
