@@ -5,9 +5,10 @@ None means not given: then a variable, the config file or the preset decides.
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from msgspec import Struct
 
 from llmchat.settings import Options, World, types
 from llmchat.settings.sampling import SAMPLING_SETTINGS
@@ -82,6 +83,17 @@ def with_options(*names: str, before: str = "") -> Callable[[Command], Command]:
     return decorate
 
 
+def with_flags_of(flags: type[Struct]) -> Callable[[Command], Command]:
+    """Add the fields of a struct to a command, each as the flag of its annotation."""
+
+    def decorate(command: Command) -> Command:
+        kinds = get_type_hints(flags, include_extras=True)
+        defaults = dict(zip(flags.__struct_fields__, flags.__struct_defaults__, strict=True))
+        return _with_flags(command, {name: kinds[name] for name in defaults}, defaults=defaults)
+
+    return decorate
+
+
 def with_sampling(command: Command) -> Command:
     """Add to a command a flag for each sampling parameter that its signature does not name.
 
@@ -97,12 +109,20 @@ def with_sampling(command: Command) -> Command:
     return _with_flags(command, flags)
 
 
-def _with_flags(command: Command, flags: Mapping[str, Any], before: str = "") -> Command:
-    """Insert flags, by name, into the signature that Typer reads. None where one is not given."""
+def _with_flags(
+    command: Command,
+    flags: Mapping[str, Any],
+    before: str = "",
+    defaults: Mapping[str, Any] | None = None,
+) -> Command:
+    """Insert flags, by name, into the signature that Typer reads; their default is None."""
+    given = defaults or {}
     signature = inspect.signature(command, eval_str=True).parameters.values()
     own = [one for one in signature if one.kind is not one.VAR_KEYWORD]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=flag)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=given.get(name), annotation=flag
+        )
         for name, flag in flags.items()
     ]
     place = [one.name for one in own].index(before) if before else len(own)
