@@ -54,6 +54,7 @@ def chat(
     json: options.Json = False,
     no_stream: chat_flags.NoStream = False,
     plain: chat_flags.Plain = None,
+    theme: chat_flags.Theme = None,
     extract: chat_flags.Extract = False,
     answers: chat_flags.Answers = 1,
     vi: chat_flags.Vi = None,
@@ -86,6 +87,7 @@ def chat(
         "memory": {True: "propose", False: "off", None: None}[memory],
     }
     settings = resolve(ctx.obj, given)
+    _use_theme(ctx.obj, settings)
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
     if settings.options.tool == ("list",):
         return print_tools(world)
@@ -160,6 +162,21 @@ def chat(
             )
             _keep(talk, world)
         raise typer.Exit(code)
+
+
+def _use_theme(world: World, settings: Settings) -> None:
+    """Draw with the theme of the options. Where nothing is drawn, a wrong one is no error."""
+    from llmchat.ui import themes
+
+    name, origin = settings.options.theme, settings.origins["theme"]
+    if not world.stdout.isatty() and origin != "flag":
+        return
+    try:
+        themes.use(world, name)
+    except UsageError as error:
+        if origin == "flag":
+            raise
+        raise UsageError(f"{origin}: {error.message}", error.hint) from error
 
 
 def _check_answers(question: "Message | None", *, extract: bool) -> None:

@@ -7,15 +7,14 @@ import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.history import FileHistory, InMemoryHistory
-from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.shortcuts import CompleteStyle
-from prompt_toolkit.styles import Style
+from prompt_toolkit.styles import DynamicStyle
 
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import UsageError
 from llmchat.settings import private_file
-from llmchat.ui import paste_parser, status
+from llmchat.ui import paste_parser, prompt_style, status
 from llmchat.ui.keys import CommandCompleter, bindings
 from llmchat.ui.pastes import ExpandedHistory, Pastes
 from llmchat.ui.state import ReplState
@@ -86,7 +85,7 @@ class PromptLine:
         # For a dumb terminal prompt_toolkit would send control sequences before it finds out.
         dumb_output = PlainTextOutput(state.world.stdout) if env.get("TERM") == "dumb" else None
         return PromptSession(
-            [("bold fg:#008787", "> ")],
+            [("class:prompt", "> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
             key_bindings=bindings(open_actions, self._pastes),
@@ -95,9 +94,9 @@ class PromptLine:
             complete_style=CompleteStyle.MULTI_COLUMN,
             complete_while_typing=False,
             history=ExpandedHistory(_earlier_lines(state), self._pastes),
-            style=Style.from_dict({"bottom-toolbar": "noreverse dim"}),
+            style=DynamicStyle(lambda: prompt_style.style_of(state.world)),
             bottom_toolbar=lambda: status.bottom_line(state.chat, state.width()),
-            color_depth=ColorDepth.DEPTH_1_BIT if env.get("NO_COLOR") else None,
+            color_depth=prompt_style.depth_of(state.world),
             enable_open_in_editor=False,
             enable_suspend=True,
             output=dumb_output,
