@@ -7,7 +7,7 @@ from functools import partial
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition, Filter, emacs_mode, is_searching
+from prompt_toolkit.filters import Condition, Filter, emacs_mode, has_completions, is_searching
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
@@ -18,6 +18,14 @@ from llmchat.ui.slash.registry import registry
 from llmchat.ui.state import ReplState
 
 BLOCK = '"""'
+
+
+class SwitcherWanted(Exception):
+    """Ctrl-P: the saved chats are to be listed. typed: the line so far, which comes back."""
+
+    def __init__(self, typed: Document):
+        super().__init__(typed.text)
+        self.typed = typed
 
 
 class QuickActionChosen(Exception):
@@ -104,12 +112,12 @@ def _bind_editing(keys: KeyBindings, pastes: Pastes) -> None:
 
 
 def _bind_navigation(keys: KeyBindings, empty: Filter) -> None:
-    """On an empty line, Ctrl-P lists the saved chats, and ← and → show other answers."""
+    """Ctrl-P lists the saved chats; on an empty line, ← and → show other answers."""
 
-    @keys.add("c-p", filter=empty)
+    @keys.add("c-p", filter=~is_searching & ~has_completions)
     def _sessions(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("/load ")
-        event.current_buffer.start_completion(select_first=False)
+        event.app.erase_when_done = True
+        event.app.exit(exception=SwitcherWanted(event.current_buffer.document))
 
     @keys.add("left", filter=empty)
     def _previous_answer(event: KeyPressEvent) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.shortcuts import CompleteStyle
@@ -18,6 +19,7 @@ from llmchat.ui import paste_parser, prompt_style, status
 from llmchat.ui.keys import CommandCompleter, bindings
 from llmchat.ui.pastes import ExpandedHistory, Pastes
 from llmchat.ui.state import ReplState
+from llmchat.ui.switcher import choose_session
 
 
 class LineHistory(FileHistory):
@@ -41,11 +43,21 @@ class PromptLine:
         self.buffer = self._session.default_buffer
         paste_parser.use(self._session.app.input)
 
-    def read(self, default: str = "") -> str:
-        """Read a line. Raises EOFError, KeyboardInterrupt or QuickActionChosen."""
+    def read(self, default: str | Document = "") -> str:
+        """Read a line.
+
+        Raises EOFError, KeyboardInterrupt, QuickActionChosen or SwitcherWanted.
+        """
+        self._session.app.erase_when_done = False
         line = self._pastes.expand(self._session.prompt(default=default))
         self._pastes.forget()
         return line
+
+    def choose_session(self) -> str | None:
+        """Let the user choose a saved chat in place of the line; returns its id, or None."""
+        chat, world = self._state.chat, self._state.world
+        app = self._session.app
+        return choose_session(chat.history, world, chat.session, app.input, app.output)
 
     def width(self) -> int:
         return self._session.output.get_size().columns
