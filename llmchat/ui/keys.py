@@ -41,18 +41,23 @@ def _no_actions() -> int:
 
 
 def bindings(
-    open_actions: Callable[[], int] = _no_actions, pastes: Pastes | None = None
+    open_actions: Callable[[], int] = _no_actions,
+    pastes: Pastes | None = None,
+    *,
+    switches: bool = False,
 ) -> KeyBindings:
     """The keys of a prompt line; while Ctrl-R searches, prompt_toolkit's own keys apply.
 
     open_actions: how many quick actions a number key can take on an empty line, by raising
-    QuickActionChosen.
+    QuickActionChosen. switches: whether Ctrl-P raises SwitcherWanted.
     """
     keys = KeyBindings()
     empty = Condition(_is_empty)
     _bind_sending(keys)
     _bind_editing(keys, pastes or Pastes())
     _bind_navigation(keys, empty & ~is_searching)
+    if switches:
+        keys.add("c-p", filter=~is_searching & ~has_completions)(_want_switcher)
     for number in range(1, 10):
         is_open = Condition(partial(_is_open, number, open_actions))
         keys.add(str(number), filter=is_open)(_choose_action)
@@ -69,6 +74,11 @@ def _is_open(number: int, open_actions: Callable[[], int]) -> bool:
 
 def _choose_action(event: KeyPressEvent) -> None:
     event.app.exit(exception=QuickActionChosen(int(event.data)))
+
+
+def _want_switcher(event: KeyPressEvent) -> None:
+    event.app.erase_when_done = True
+    event.app.exit(exception=SwitcherWanted(event.current_buffer.document))
 
 
 def _bind_sending(keys: KeyBindings) -> None:
@@ -112,12 +122,7 @@ def _bind_editing(keys: KeyBindings, pastes: Pastes) -> None:
 
 
 def _bind_navigation(keys: KeyBindings, empty: Filter) -> None:
-    """Ctrl-P lists the saved chats; on an empty line, ← and → show other answers."""
-
-    @keys.add("c-p", filter=~is_searching & ~has_completions)
-    def _sessions(event: KeyPressEvent) -> None:
-        event.app.erase_when_done = True
-        event.app.exit(exception=SwitcherWanted(event.current_buffer.document))
+    """On an empty line, ← and → show other answers."""
 
     @keys.add("left", filter=empty)
     def _previous_answer(event: KeyPressEvent) -> None:

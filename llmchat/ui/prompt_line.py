@@ -100,7 +100,7 @@ class PromptLine:
             [("class:prompt", "> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
-            key_bindings=bindings(open_actions, self._pastes),
+            key_bindings=bindings(open_actions, self._pastes, switches=True),
             vi_mode=vi,
             completer=CommandCompleter(state),
             complete_style=CompleteStyle.MULTI_COLUMN,

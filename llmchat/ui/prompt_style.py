@@ -19,7 +19,7 @@ _DEPTHS = {
     TRUE_COLOUR: ColorDepth.DEPTH_24_BIT,
 }
 _MENU = "completion-menu"
-# Classes of prompt_toolkit and our own → roles of a theme. `bare` drops the library's own style.
+# Classes of prompt_toolkit and our own → roles of a theme.
 _CLASSES = {
     "prompt": "prompt",
     "bottom-toolbar": "status",
@@ -35,6 +35,7 @@ _CLASSES = {
     "selected": "selected",
     "match": "match",
 }
+# Drops the library's own style.
 _BARE = "noreverse fg:default bg:default"
 
 

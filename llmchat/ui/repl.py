@@ -125,13 +125,21 @@ class Repl:
 
     def _switch_session(self) -> None:
         """Continue the saved chat that the user chooses; without one, nothing changes."""
+        try:
+            line = self._line_of_switch()
+        except LlmchatError as error:
+            self._print_error(error)
+        else:
+            if line:
+                self.take(line)
+
+    def _line_of_switch(self) -> str:
+        """The command that opens what is chosen, or lists the chats; empty for none."""
         state = self.state
         if state.world.env.get("TERM") == "dumb" or not state.chat.history.overviews(1):
-            self.take("/sessions")
-            return
+            return "/sessions"
         chosen = self.prompt_line.choose_session()
-        if chosen and chosen != state.chat.session:
-            self.take(f"/load {chosen}")
+        return f"/load {chosen}" if chosen and chosen != state.chat.session else ""
 
     def take(self, line: str) -> None:
         """Act on a line. An error is printed with the quick actions that may resolve it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pexpect
 import pyte
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prompt_toolkit.data_structures import Size
 from prompt_toolkit.input import create_pipe_input
@@ -92,6 +92,7 @@ def test_a_title_goes_before_a_question_and_a_recent_chat_before_an_older_one() 
     assert titles_for("  ", newest, in_question, older)[0] == "The tree"
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(max_size=6))
 def test_what_was_found_is_in_the_text(text: str, word: str) -> None:
     found, word = fuzzy.folded(text), fuzzy.folded(word)
@@ -175,6 +176,7 @@ def test_a_hostile_title_is_harmless() -> None:
     assert clean("👩\u200d👩\u200d👧 ✈\ufe0f") == "👩👩👧 ✈"
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 30))
 def test_a_text_is_cut_at_a_number_of_cells(text: str, cells: int) -> None:
     shown = cut(clean(text), cells)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.color import Color
 from support.repl import make_repl, type_in
@@ -160,6 +160,7 @@ def test_greys_never_become_the_background_of_a_terminal_with_few_colours() -> N
     assert shown_with(parse_style("white", {}), 16) == Style(colour=7)
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Style,
