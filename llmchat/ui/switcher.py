@@ -38,7 +38,12 @@ _MOST_ROWS = 20
 _PREVIEW_FROM, _LONG_PREVIEW_FROM = 12, 24
 # After Esc: how long the rest of a key such as ↑ is waited for.
 _ESCAPE_SECONDS = 0.05
-_KEYS = "Enter opens · Esc returns · ↑ ↓ PgUp PgDn choose"
+# The longest one that fits is shown.
+_KEYS = (
+    "Enter opens · Esc returns · ↑ ↓ PgUp PgDn choose",
+    "Enter opens · Esc returns",
+    "Enter · Esc",
+)
 
 
 def choose_session(
@@ -165,4 +170,5 @@ class _Switcher:
         return [("class:note", "\n".join(f"│ {line}" for line in rows))]
 
     def _hint(self) -> StyleAndTextTuples:
-        return [("class:note", cut(_KEYS, self._width()))]
+        width = self._width()
+        return [("class:note", next((keys for keys in _KEYS if len(keys) <= width), ""))]

@@ -230,7 +230,7 @@ def test_the_list_fits_every_window(columns: int, rows: int, tmp_path: Path) -> 
     with history_of(tmp_path, *TITLES, *(f"Chat {number}" for number in range(40))) as history:
         screen, chosen = shown(history, f"{DOWN}{DOWN}\r", columns, rows)
         assert chosen == history.overviews()[2].id
-    assert screen[0].startswith("switch to:") and "Esc returns"[:12] in "".join(screen)
+    assert screen[0].startswith("switch to:") and "· Esc" in "".join(screen)
     assert any(line.startswith("❯ 👩") for line in screen)
     assert ("│ Answer to" in "\n".join(screen)) == (rows >= 12)
 
