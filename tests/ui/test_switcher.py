@@ -309,16 +309,19 @@ def test_without_saved_chats_there_is_no_list(tmp_path: Path) -> None:
     child.send(f"draft{CTRL_P}")
     child.expect_exact("there are no saved chats")
     child.expect_exact("draft")
-    child.close()
+    child.send("\x03\x04")
+    child.expect_exact("LEFT WITH 0 []")
 
 
 def test_a_dumb_terminal_gets_the_list_of_sessions(tmp_path: Path) -> None:
     history_of(tmp_path / "data", "Alpha question").close()
     env = {**os.environ, "TERM": "dumb"}
-    child = pexpect.spawn(sys.executable, [str(DRIVER), str(tmp_path)], env=env, timeout=20)
+    child = pexpect.spawn(sys.executable, [str(DRIVER), str(tmp_path)], env=env, encoding="utf-8")
     child.expect("/help for commands")
     child.expect_exact("> ")
     child.send(CTRL_P)
     child.expect("Alpha question · ")
-    assert b"\x1b" not in child.before
-    child.close()
+    assert "\x1b" not in child.before
+    child.expect_exact("> ")
+    child.send("\x04")
+    child.expect_exact("LEFT WITH 0 []")

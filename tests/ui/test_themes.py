@@ -6,13 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.color import Color
-from support.repl import make_repl, type_in
+from support.repl import make_repl, preset, type_in
 from support.worlds import make_world
 
+from llmchat.chat import Chat
+from llmchat.engines.scripted import ScriptedEngine
 from llmchat.errors import UsageError
+from llmchat.history import History
+from llmchat.models.opener import ModelOpener
 from llmchat.output.terminal_text import colours_of
 from llmchat.ui import printing, prompt_style, themes
 from llmchat.ui.dimmed_section import DimmedSection
+from llmchat.ui.repl import Repl
 from llmchat.ui.themes.style import (
     ANSI,
     Style,
@@ -29,6 +34,7 @@ DECORATION = {
     "menu_meta",
 }  # fmt: skip
 COLOURS = (0, 8, 16, 256, 2**24)
+COLOUR = st.none() | st.integers(0, 255) | st.integers(0, 2**24 - 1).map("#{:06x}".format)
 
 
 def written(folder: Path, **texts: str) -> Path:
@@ -164,8 +170,8 @@ def test_greys_never_become_the_background_of_a_terminal_with_few_colours() -> N
 @given(
     st.builds(
         Style,
-        st.none() | st.integers(0, 255) | st.from_regex(r"#[0-9a-f]{6}", fullmatch=True),
-        st.none() | st.integers(0, 255) | st.from_regex(r"#[0-9a-f]{6}", fullmatch=True),
+        COLOUR,
+        COLOUR,
         bold=st.booleans(),
         dim=st.booleans(),
         underline=st.booleans(),
@@ -320,6 +326,15 @@ def test_the_command_lists_themes_and_switches_with_a_sample(tmp_path: Path) -> 
     assert "this terminal shows no colours" in shown and "config set theme mine" in shown
     assert "error: there is no theme `drcula`" in (wrong := type_in(repl, "/theme drcula"))
     assert "did you mean `dracula`?" in wrong and world.screen.theme == "mine"
+
+
+def test_the_next_answer_has_the_colours_of_the_new_theme(tmp_path: Path) -> None:
+    world = make_world(tmp_path, tty=True, TERM="xterm-256color")
+    engine = ScriptedEngine(["Type `ls` now.", "Type `ls` again."])
+    repl = Repl(Chat(preset(), engine, History(None)), world, ModelOpener(world, {}))
+    assert "\x1b[38;5;30mls" in type_in(repl, "one")
+    type_in(repl, "/theme dracula")
+    assert "\x1b[38;5;84mls" in type_in(repl, "two")
 
 
 def test_the_documentation_lists_every_key_and_theme() -> None:
