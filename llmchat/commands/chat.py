@@ -7,8 +7,9 @@ import typer
 
 from llmchat.commands import options
 from llmchat.commands.chat_flags import ChatFlags
+from llmchat.errors import UsageError
 from llmchat.process.signals import orderly_end
-from llmchat.settings import World, resolve
+from llmchat.settings import Settings, World, resolve
 
 
 @options.with_sampling
@@ -30,6 +31,7 @@ def chat(ctx: typer.Context, **_: Any) -> None:
     flags = ChatFlags.of(ctx)
     given = options.given(ctx) | flags.as_options()
     settings = resolve(ctx.obj, given)
+    _use_theme(ctx.obj, settings)
     world: World = ctx.obj.in_offline_mode() if settings.options.offline else ctx.obj
     if settings.options.tool == ("list",):
         return print_tools(world)
@@ -40,3 +42,18 @@ def chat(ctx: typer.Context, **_: Any) -> None:
         start = chat_start.start(world, flags, given, history, note)
         asked = chat_start.asked(start, note)
         raise typer.Exit(chat_run.run(start, asked, history, stack))
+
+
+def _use_theme(world: World, settings: Settings) -> None:
+    """Draw with the theme of the options. Where nothing is drawn, a wrong one is no error."""
+    from llmchat.ui import themes
+
+    name, origin = settings.options.theme, settings.origins["theme"]
+    if not world.stdout.isatty() and origin != "flag":
+        return
+    try:
+        themes.use(world, name)
+    except UsageError as error:
+        if origin == "flag":
+            raise
+        raise UsageError(f"{origin}: {error.message}", error.hint) from error

@@ -66,6 +66,25 @@ Plain = Annotated[
         rich_help_panel=options.OUTPUT,
     ),
 ]
+
+
+def complete_theme(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Theme names for the Tab key."""
+    from llmchat.ui import themes
+
+    return [name for name in themes.names(ctx.obj.own_themes) if name.startswith(incomplete)]
+
+
+Theme = Annotated[
+    str | None,
+    typer.Option(
+        "--theme",
+        metavar="NAME",
+        help="Colours of the terminal: auto, light, dark, or another one that /theme lists.",
+        rich_help_panel=options.OUTPUT,
+        autocompletion=complete_theme,
+    ),
+]
 Extract = Annotated[
     bool,
     typer.Option(
@@ -167,6 +186,7 @@ class ChatFlags(Struct, frozen=True):
     json: options.Json = False
     no_stream: NoStream = False
     plain: Plain = None
+    theme: Theme = None
     extract: Extract = False
     answers: Answers = 1
     vi: Vi = None

@@ -74,8 +74,11 @@ def set_config(
 ) -> None:
     """Set an option in config.toml; the rest of the file stays as it is."""
     from llmchat.settings import config_file
+    from llmchat.ui import themes
 
     world: World = ctx.obj
+    if key == "theme":
+        themes.find_theme(value, world.own_themes)
     name, checked = config_file.set_key(world, key, value)
     print(f"{name} = {checked} in {world.config_file}", file=world.stderr)
 
@@ -93,12 +96,13 @@ def unset_config(ctx: typer.Context, key: _Key) -> None:
 
 @app.command("path")
 def config_path(ctx: typer.Context) -> None:
-    """Where settings, presets, roles and history are kept."""
+    """Where settings, presets, roles, themes and history are kept."""
     world: World = ctx.obj
     paths = {
         "config": world.config_file,
         "presets": world.own_presets,
         "roles": world.own_roles,
+        "themes": world.own_themes,
         "history": world.history_file,
         "cache": world.cache,
     }

@@ -327,7 +327,7 @@ def _show(events: Iterable[Event], world: World, output: Output) -> AnswerDispla
     progress = PrefillProgress(world.stderr, world, shown=not silent)
 
     def print_notice(line: str) -> None:
-        printing.print_note(world, line, world.columns, world.stderr)
+        printing.print_tool_line(world, line, world.columns, world.stderr)
 
     display = AnswerDisplay(
         progress,

@@ -24,6 +24,7 @@ from llmchat.history import rows
 from llmchat.history.database import ADVICE, Database
 from llmchat.history.deletion import delete_sessions
 from llmchat.history.imports import ImportedChat
+from llmchat.history.overview import Overview, last_answer, overviews
 from llmchat.history.search import find_messages
 from llmchat.history.turns import turn_ids, turns
 from llmchat.history.types import Hit, Record, Session, Turn
@@ -142,6 +143,14 @@ class History:
         """The sessions that have a message, most recently used first."""
         found = self._database.rows(_LIST_SESSIONS, (tag, -1 if limit is None else limit))
         return [rows.session(row) for row in found]
+
+    def overviews(self, limit: int | None = None) -> list[Overview]:
+        """The same as a list to choose from shows them."""
+        return overviews(self._database, limit)
+
+    def last_answer(self, session: str) -> str:
+        """The beginning of the session's last answer; empty if it has none."""
+        return last_answer(self._database, session)
 
     def latest(self) -> Session | None:
         """The session used last."""

@@ -59,6 +59,18 @@ def has_colours(world: World, stream: TextIO | None = None) -> bool:
     return has_styles(world, stream) and not world.env.get("NO_COLOR")
 
 
-def has_palette(world: World) -> bool:
-    """Whether the terminal declares support for 256 colours."""
-    return "256color" in world.env.get("TERM", "") or bool(world.env.get("COLORTERM"))
+# What a terminal can show where it declares any colour.
+TRUE_COLOUR = 2**24
+
+
+def colours_of(world: World, stream: TextIO | None = None) -> int:
+    """How many colours the terminal declares: 0, 8, 16, 256 or 2^24."""
+    term, colorterm = world.env.get("TERM", ""), world.env.get("COLORTERM", "")
+    if not has_colours(world, stream) or term.startswith("vt"):
+        return 0
+    is_direct = colorterm in ("truecolor", "24bit") or term.endswith("-direct")
+    if is_direct or world.env.get("WT_SESSION"):
+        return TRUE_COLOUR
+    if "256color" in term or colorterm:
+        return 256
+    return 16 if "16color" in term else 8

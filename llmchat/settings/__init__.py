@@ -108,6 +108,8 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """Do not save chats."""
     plain: bool = False
     """No Markdown, no colour."""
+    theme: str = "auto"
+    """Colours of the terminal: `auto`, `light`, `dark` or another theme; see `/theme`."""
     vi: bool = False
     """Vi keys in the input line."""
     plot: PlotKind = "auto"

@@ -43,7 +43,7 @@ STANDARD = {
     "NO_COLOR": "Any value: no colour.",
     "FORCE_COLOR": "Any value: colour even if stdout is not a terminal.",
     "FORCE_HYPERLINK": "`0` or `1`: whether links are clickable.",
-    "COLORTERM": "Any value: the terminal shows 256 colours.",
+    "COLORTERM": "`truecolor` or `24bit`: the terminal shows any colour; another value: 256.",
     "TERM": "`dumb`: no colour, no redrawing.",
     "COLUMNS": "Width of the terminal.",
     "TZ": "Time zone of the tool `clock`.",

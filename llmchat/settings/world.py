@@ -20,10 +20,21 @@ from llmchat.process.streams import MOST, read_all, read_file
 from llmchat.process.users import is_ours
 
 
+class Screen:
+    """How the terminal of a world is drawn, which a chat may change.
+
+    theme: the name of a theme; empty for that of the settings.
+    """
+
+    def __init__(self) -> None:
+        self.theme = ""
+
+
 class World(Struct, frozen=True):
     """Folders, environment and streams of a command, its arguments, and the time of day.
 
-    now: seconds since the epoch. arguments: the command line without the program's name.
+    now: seconds since the epoch. arguments: the command line without the program's name. screen:
+    how the terminal is drawn; copies of a world share it.
     """
 
     config: Path
@@ -36,6 +47,7 @@ class World(Struct, frozen=True):
     stderr: TextIO
     arguments: tuple[str, ...] = ()
     now: Callable[[], float] = time.time
+    screen: Screen = msgspec.field(default_factory=Screen)
 
     @classmethod
     def real(cls) -> "World":
@@ -121,6 +133,11 @@ class World(Struct, frozen=True):
     def own_roles(self) -> Path:
         """The folder of the user's own roles."""
         return self.config / "roles"
+
+    @property
+    def own_themes(self) -> Path:
+        """The folder of the user's own themes."""
+        return self.config / "themes"
 
 
 def private_folder(folder: Path) -> None:

@@ -1,16 +1,17 @@
-"""Print text that is not part of the answer, dimmed under a label: thinking, a summary."""
+"""Print text that is not part of the answer under a label: thinking, a summary."""
 
-from llmchat.output.terminal_text import harmless, has_styles
+from llmchat.output.terminal_text import harmless
 from llmchat.settings import World
+from llmchat.ui import themes
 
 
 class DimmedSection:
     """One section is open at a time; `finish` closes it with a blank line."""
 
     def __init__(self, world: World, *, plain: bool = False):
-        styled = has_styles(world) and not plain
+        style = (themes.PLAIN if plain else themes.current(world)).thought
         self._stream = world.stdout
-        self._on, self._off = ("\x1b[2m", "\x1b[0m") if styled else ("", "")
+        self._on, self._off = style.start, style.end
         self._label = ""
         self._last = ""
 

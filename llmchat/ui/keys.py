@@ -7,7 +7,7 @@ from functools import partial
 from prompt_toolkit.application import get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
-from prompt_toolkit.filters import Condition, Filter, emacs_mode, is_searching
+from prompt_toolkit.filters import Condition, Filter, emacs_mode, has_completions, is_searching
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
@@ -18,6 +18,14 @@ from llmchat.ui.slash.registry import registry
 from llmchat.ui.state import ReplState
 
 BLOCK = '"""'
+
+
+class SwitcherWanted(Exception):
+    """Ctrl-P: the saved chats are to be listed. typed: the line so far, which comes back."""
+
+    def __init__(self, typed: Document):
+        super().__init__(typed.text)
+        self.typed = typed
 
 
 class QuickActionChosen(Exception):
@@ -33,18 +41,23 @@ def _no_actions() -> int:
 
 
 def bindings(
-    open_actions: Callable[[], int] = _no_actions, pastes: Pastes | None = None
+    open_actions: Callable[[], int] = _no_actions,
+    pastes: Pastes | None = None,
+    *,
+    switches: bool = False,
 ) -> KeyBindings:
     """The keys of a prompt line; while Ctrl-R searches, prompt_toolkit's own keys apply.
 
     open_actions: how many quick actions a number key can take on an empty line, by raising
-    QuickActionChosen.
+    QuickActionChosen. switches: whether Ctrl-P raises SwitcherWanted.
     """
     keys = KeyBindings()
     empty = Condition(_is_empty)
     _bind_sending(keys)
     _bind_editing(keys, pastes or Pastes())
     _bind_navigation(keys, empty & ~is_searching)
+    if switches:
+        keys.add("c-p", filter=~is_searching & ~has_completions)(_want_switcher)
     for number in range(1, 10):
         is_open = Condition(partial(_is_open, number, open_actions))
         keys.add(str(number), filter=is_open)(_choose_action)
@@ -61,6 +74,11 @@ def _is_open(number: int, open_actions: Callable[[], int]) -> bool:
 
 def _choose_action(event: KeyPressEvent) -> None:
     event.app.exit(exception=QuickActionChosen(int(event.data)))
+
+
+def _want_switcher(event: KeyPressEvent) -> None:
+    event.app.erase_when_done = True
+    event.app.exit(exception=SwitcherWanted(event.current_buffer.document))
 
 
 def _bind_sending(keys: KeyBindings) -> None:
@@ -104,12 +122,7 @@ def _bind_editing(keys: KeyBindings, pastes: Pastes) -> None:
 
 
 def _bind_navigation(keys: KeyBindings, empty: Filter) -> None:
-    """On an empty line, Ctrl-P lists the saved chats, and ← and → show other answers."""
-
-    @keys.add("c-p", filter=empty)
-    def _sessions(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("/load ")
-        event.current_buffer.start_completion(select_first=False)
+    """On an empty line, ← and → show other answers."""
 
     @keys.add("left", filter=empty)
     def _previous_answer(event: KeyPressEvent) -> None:

@@ -5,7 +5,8 @@ The rows of a finished line never change, whatever text follows.
 
 import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from markdown_it.tree import SyntaxTreeNode
@@ -20,40 +21,37 @@ from pygments.token import (
     String,
     Token,
 )
-from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.text import Text
 
-from llmchat.ui import table_layout
+from llmchat.ui import table_layout, themes
 from llmchat.ui.code_blocks import language, parser
+from llmchat.ui.themes import Theme
+from llmchat.ui.themes.style import rich_style
 from llmchat.ui.wrapping import fitted, wrapped
 
-# Colours with a contrast of at least 3:1 on white and on #1e1e1e, and no backgrounds. They are from
-# the 256-colour palette, which themes do not change; terminals with 8 colours show the nearest.
-_TEAL, _GREEN, _MAGENTA, _RED = (Color.from_ansi(code) for code in (30, 28, 163, 160))
-_CODE, _DIM, _BOLD = Style(color=_TEAL), Style(dim=True), Style(bold=True)
-_MARKS = {"strong": _BOLD, "em": Style(italic=True), "s": Style(strike=True)}
-_THEME = ANSISyntaxTheme(
-    {
-        Token: Style(),
-        Error: Style(),
-        Comment: _DIM,
-        Keyword: Style(color=_MAGENTA),
-        Operator.Word: Style(color=_MAGENTA),
-        String: Style(color=_GREEN),
-        Number: Style(color=_TEAL),
-        Name.Function: _BOLD,
-        Name.Class: _BOLD,
-        Name.Decorator: Style(color=_MAGENTA),
-        Name.Tag: Style(color=_MAGENTA),
-        Generic.Deleted: Style(color=_RED),
-        Generic.Inserted: Style(color=_GREEN),
-        Generic.Heading: _BOLD,
-        Generic.Subheading: _DIM,
-    }
-)
+_MARKS = {"strong": "strong", "em": "emphasis", "s": "strike"}
+# Tokens of Pygments → roles of a theme. A token without one has that of the kind above it.
+_TOKENS = {
+    Comment: "comment",
+    Keyword: "keyword",
+    Keyword.Constant: "constant",
+    Operator: "operator",
+    Operator.Word: "keyword",
+    String: "string",
+    Number: "number",
+    Name.Builtin: "builtin",
+    Name.Function: "function",
+    Name.Class: "type",
+    Name.Decorator: "decorator",
+    Name.Tag: "tag",
+    Generic.Deleted: "deleted",
+    Generic.Inserted: "inserted",
+    Generic.Heading: "function",
+    Generic.Subheading: "comment",
+}
 _LINK_ID = re.compile(r"\x1b]8;id=[^;]*;")
 _NARROWEST = 8
 _BARE_CELL = re.compile(r"(?P<cell>(?:\\.|[^|\\])*)(?:\||$)")
@@ -61,15 +59,14 @@ _CELL = re.compile(r"(?P<cell>(?:(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|\\.|
 
 
 class MarkdownOptions(NamedTuple):
-    """What the terminal supports, and the number of the first code block (0: no numbers).
+    """The styles, and the number of the first code block (0: no numbers).
 
-    colour: any colours; links: OSC 8 hyperlinks; palette: 256 colours.
+    theme: with what the terminal can show; links: OSC 8 hyperlinks.
     """
 
-    colour: bool = True
+    theme: Theme = themes.at_depth(themes.find_theme("auto"), 8)
     links: bool = False
     first: int = 0
-    palette: bool = False
 
 
 DEFAULT_OPTIONS = MarkdownOptions()
@@ -81,15 +78,14 @@ def rows_of(markdown: str, width: int, options: MarkdownOptions = DEFAULT_OPTION
     return layout.blocks(SyntaxTreeNode(parser().parse(markdown)).children, max(width, 4))
 
 
-def paint(rows: Sequence[Text], *, colour: bool = True, palette: bool = False) -> list[str]:
-    """Render rows as strings with control sequences."""
-    system: Literal["256", "standard"] = "256" if palette else "standard"
+def paint(rows: Sequence[Text]) -> list[str]:
+    """Render rows as strings with control sequences; their styles are what the terminal shows."""
     console = Console(
         width=10_000,
         force_terminal=True,
         legacy_windows=False,
-        color_system=system,
-        no_color=not colour,
+        color_system="truecolor",
+        no_color=False,
         _environ={},
     )
     with console.capture() as captured:
@@ -110,6 +106,9 @@ class _Layout:
         self._options = options
         self._number = options.first
 
+    def _style(self, role: str) -> Style:
+        return rich_style(getattr(self._options.theme, role))
+
     def blocks(self, nodes: Sequence[SyntaxTreeNode], width: int) -> list[Text]:
         rows: list[Text] = []
         for node in nodes:
@@ -120,19 +119,21 @@ class _Layout:
     def _block(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         match node.type:
             case "heading":
-                style = Style(bold=True, underline=node.tag == "h1")
-                return wrapped(self._inline(node, style), width)
+                role = "heading_1" if node.tag == "h1" else "heading"
+                return wrapped(self._inline(node, self._style(role)), width)
             case "fence":
                 return self._fence(node, width)
             case "code_block":
-                return _code(node.content, "text", width)
+                return _code(node.content, "text", width, self._options.theme)
             case "bullet_list" | "ordered_list":
                 return self._list(node, width)
             case "blockquote":
                 inner = self.blocks(node.children, max(width - 2, _NARROWEST)) or [Text()]
-                return [Text("▌ ", _DIM) + row for row in inner]
+                for row in inner:
+                    row.stylize_before(self._style("quote"))
+                return [Text("▌ ", self._style("quote_mark")) + row for row in inner]
             case "hr":
-                return [Text("─" * width, _DIM)]
+                return [Text("─" * width, self._style("rule"))]
             case "table":
                 return self._table(node, width)
             case _:
@@ -142,7 +143,8 @@ class _Layout:
         name = language(node.info)
         title = f"── {name or 'code'}" + (f" [{self._number}]" if self._number else "")
         self._number += bool(self._number)
-        return [Text(title, _DIM), *_code(node.content, name or "text", width)]
+        rows = _code(node.content, name or "text", width, self._options.theme)
+        return [Text(title, self._style("label")), *rows]
 
     def _list(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         rows: list[Text] = []
@@ -151,7 +153,7 @@ class _Layout:
             mark = "• " if number is None else f"{number}{node.markup} "
             inner = self.blocks(item.children, max(width - len(mark), _NARROWEST)) or [Text()]
             rows += [
-                Text(mark if index == 0 else " " * len(mark)) + row
+                (Text(" " * len(mark)) if index else Text(mark, self._style("bullet"))) + row
                 for index, row in enumerate(inner)
             ]
             number = None if number is None else number + 1
@@ -160,8 +162,9 @@ class _Layout:
     def _table(self, node: SyntaxTreeNode, width: int) -> list[Text]:
         head, *rest = [row for part in node.children for row in part.children]
         aligned = ["right" in str(cell.attrs.get("style", "")) for cell in head.children]
-        titles = [self._inline(cell, _BOLD) for cell in head.children]
-        return table_layout.rows(titles, [self._cells(row) for row in rest], aligned, width)
+        titles = [self._inline(cell, self._style("table_head")) for cell in head.children]
+        body = [self._cells(row) for row in rest]
+        return table_layout.rows(titles, body, aligned, width, self._style("rule"))
 
     def _cells(self, row: SyntaxTreeNode) -> list[Text]:
         """The cells of a table row.
@@ -192,36 +195,43 @@ class _Layout:
             case "softbreak" | "hardbreak":
                 return Text("\n")
             case "code_inline":
-                return Text(node.content, style + _CODE)
+                return Text(node.content, style + self._style("code"))
             case "link":
                 return self._link(node.children, str(node.attrs.get("href", "")), style)
             case "image":
                 return self._image(node, style)
             case "strong" | "em" | "s":
-                return self._spans(node.children, style + _MARKS[node.type])
+                return self._spans(node.children, style + self._style(_MARKS[node.type]))
             case _:
                 return Text(node.content, style)
 
     def _link(self, nodes: Sequence[SyntaxTreeNode], url: str, style: Style) -> Text:
-        target = Style(underline=True, link=url if self._options.links else None)
+        target = self._style("link") + Style(link=url if self._options.links else None)
         label = self._spans(nodes, style + target)
         if self._options.links or unquote(url).removeprefix("mailto:") == label.plain:
             return label
-        return label.append(f" ({url})" if label.plain else url, _DIM)
+        return label.append(f" ({url})" if label.plain else url, self._style("address"))
 
     def _image(self, node: SyntaxTreeNode, style: Style) -> Text:
         link = self._link(node.children or [], str(node.attrs.get("src", "")), style)
-        return Text("image: ", _DIM) + link
+        return Text("image: ", self._style("label")) + link
 
 
-def _code(content: str, lexer: str, width: int) -> list[Text]:
+def _code(content: str, lexer: str, width: int, theme: Theme) -> list[Text]:
     """Code line by line, without a frame, so that it can be copied from the screen."""
     content = content.rstrip().expandtabs(4)
     if not content:
         return []
-    highlighted = Syntax("", lexer, theme=_THEME).highlight(content).split("\n")
+    highlighted = Syntax("", lexer, theme=_syntax_theme(theme)).highlight(content).split("\n")
     lines = list(highlighted)[: content.count("\n") + 1]
     return [piece for line in lines for piece in fitted(line, width)]
+
+
+@lru_cache(maxsize=8)
+def _syntax_theme(theme: Theme) -> ANSISyntaxTheme:
+    """The styles of tokens; what no theme colours, such as an error, is plain."""
+    styles = {token: rich_style(getattr(theme, role)) for token, role in _TOKENS.items()}
+    return ANSISyntaxTheme({Token: Style(), Error: Style(), **styles})
 
 
 def _follows_closely(node: SyntaxTreeNode) -> bool:

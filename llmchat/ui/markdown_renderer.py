@@ -38,7 +38,7 @@ class MarkdownRenderer:
     def __init__(
         self, stream: TextIO, size: _Size | None = None, options: MarkdownOptions = DEFAULT_OPTIONS
     ):
-        self._screen = _LiveRows(stream, options)
+        self._screen = _LiveRows(stream)
         self._size = size or (lambda: _terminal_size(stream))
         self._options = options
         self._text = ""
@@ -111,9 +111,8 @@ class _LiveRows:
     The cursor stays at the start of the row below them.
     """
 
-    def __init__(self, stream: TextIO, options: MarkdownOptions):
+    def __init__(self, stream: TextIO):
         self._stream = stream
-        self._options = options
         # Each row as painted, and without colours.
         self._rows: list[tuple[str, str]] = []
 
@@ -123,8 +122,7 @@ class _LiveRows:
         # they stay in reach when the window becomes smaller.
         visible = live[max(0, len(live) - max(1, height // 2)) :]
         texts = [*done, *visible]
-        painted = paint(texts, colour=self._options.colour, palette=self._options.palette)
-        rows = list(zip(painted, (row.plain for row in texts), strict=True))
+        rows = list(zip(paint(texts), (row.plain for row in texts), strict=True))
         same = _common(self._rows, rows)
         self._stream.write(self._over(rows[same:], self._rows[same:], width, height))
         self._stream.flush()

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from llmchat.engines import Prefill
 from llmchat.settings import World
+from llmchat.ui import themes
 
 _CLEAR = "\r\x1b[K"
 
@@ -23,6 +24,7 @@ class PrefillProgress:
     def __init__(self, stream: TextIO, world: World, *, shown: bool = True):
         self._stream = stream
         self._shown = shown and stream.isatty() and world.env.get("TERM") != "dumb"
+        self._style = themes.current(world, stream).note
         self._on_screen = False
         self._reading = False
         self._lock = threading.Lock()
@@ -48,7 +50,7 @@ class PrefillProgress:
         with self._lock:
             if self._shown:
                 self._on_screen = True
-                self._write(f"{_CLEAR}\x1b[2m{text}\x1b[0m")
+                self._write(f"{_CLEAR}{self._style.start}{text}{self._style.end}")
 
     def _write(self, text: str) -> None:
         self._stream.write(text)

@@ -1,4 +1,4 @@
-"""Print the program's own lines: wrapped at words, notes and hints dim, errors red.
+"""Print the program's own lines: wrapped at words, in the styles of the theme.
 
 Does not print answers; see `renderer`.
 """
@@ -8,12 +8,12 @@ from typing import TextIO
 from urllib.parse import quote
 
 from llmchat.errors import LlmchatError, shortened
-from llmchat.output.terminal_text import fit_for, has_colours, has_palette, has_styles
+from llmchat.output.terminal_text import fit_for, has_styles
 from llmchat.settings import World
+from llmchat.ui import themes
 from llmchat.ui.hyperlinks import has_hyperlinks
+from llmchat.ui.themes import Style
 
-_DIM, _RED, _END = "\x1b[2m", "\x1b[31m", "\x1b[0m"
-_BOLD_TEAL, _BOLD_CYAN = "\x1b[1;38;5;30m", "\x1b[1;36m"
 # What an address may have unescaped; everything else could end the escape sequence.
 _OF_URLS = "%/:=&?~#+!$,;'@()*[]"
 # Two blanks or more separate columns; a wrapped line continues under the last one.
@@ -22,25 +22,36 @@ _COLUMNS = re.compile(r"\s*(?:\S+(?: \S+)*\s{2,})*")
 
 def print_text(world: World, text: str, width: int, stream: TextIO | None = None) -> None:
     """Print a text; on a terminal, without control characters and at most `width` cells wide."""
-    _write(world, text, width, stream or world.stdout, "")
+    _write(text, width, stream or world.stdout, Style())
 
 
 def print_note(world: World, text: str, width: int, stream: TextIO | None = None) -> None:
-    """Print a text dimmed, where the terminal can."""
+    """Print a note, a hint or progress; dim in most themes."""
     out = stream or world.stdout
-    _write(world, text, width, out, _DIM if has_styles(world, out) else "")
+    _write(text, width, out, themes.current(world, out).note)
+
+
+def print_tool_line(world: World, text: str, width: int, stream: TextIO | None = None) -> None:
+    """Print a line about a tool call."""
+    out = stream or world.stdout
+    _write(text, width, out, themes.current(world, out).tool)
+
+
+def print_status(world: World, text: str, width: int) -> None:
+    """Print a line as the bottom line of a chat is drawn."""
+    _write(text, width, world.stdout, themes.current(world).status)
 
 
 def print_link(world: World, text: str, url: str, width: int, stream: TextIO | None = None) -> None:
-    """Print a dimmed text that a click opens, where the terminal knows hyperlinks (OSC 8).
+    """Print a note that a click opens, where the terminal knows hyperlinks (OSC 8).
 
-    An empty url makes it a note.
+    Without a url it is a plain note.
     """
     out = stream or world.stdout
     if not (url and has_styles(world, out) and has_hyperlinks(world.env)):
         return print_note(world, text, width, out)
-    start, end = f"\x1b]8;;{quote(url, safe=_OF_URLS)}\x1b\\", "\x1b]8;;\x1b\\"
-    _write(world, text, width, out, _DIM + start, end + _END)
+    link = f"\x1b]8;;{quote(url, safe=_OF_URLS)}\x1b\\", "\x1b]8;;\x1b\\"
+    _write(text, width, out, themes.current(world, out).note, link)
 
 
 def print_question(world: World, text: str, width: int) -> None:
@@ -57,8 +68,8 @@ def print_error(
 ) -> None:
     """Print an error and its hint."""
     out = stream or world.stdout
-    style = _RED if has_colours(world, out) else ""
-    _write(world, f"error: {shortened(error.message)}", width, out, style)
+    style = themes.current(world, out).error
+    _write(f"error: {shortened(error.message)}", width, out, style)
     if error.hint:
         print_note(world, f"hint: {shortened(error.hint)}", width, out)
 
@@ -90,14 +101,16 @@ def _indent(line: str, width: int) -> int:
 
 
 def _prompt_mark(world: World) -> str:
-    if not has_colours(world):
-        return "> "
-    return f"{_BOLD_TEAL if has_palette(world) else _BOLD_CYAN}>{_END} "
+    style = themes.current(world).prompt
+    return f"{style.start}>{style.end} "
 
 
-def _write(world: World, text: str, width: int, out: TextIO, style: str, end: str = _END) -> None:
+def _write(
+    text: str, width: int, out: TextIO, style: Style, link: tuple[str, str] = ("", "")
+) -> None:
+    """link: what begins and ends a hyperlink."""
     rows = fit_for(out, text).split("\n")
     if out.isatty():
         rows = [row for line in rows for row in wrap_line(line, width)]
-    styled = (f"{style}{row}{end}" if style and row else row for row in rows)
-    print("\n".join(styled), file=out, flush=True)
+    start, end = style.start + link[0], link[1] + style.end
+    print("\n".join(f"{start}{row}{end}" if row else row for row in rows), file=out, flush=True)

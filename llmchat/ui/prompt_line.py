@@ -6,19 +6,20 @@ from contextlib import suppress
 import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, InMemoryHistory
-from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.shortcuts import CompleteStyle
-from prompt_toolkit.styles import Style
+from prompt_toolkit.styles import DynamicStyle
 
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import UsageError
 from llmchat.settings import private_file
-from llmchat.ui import paste_parser, status
+from llmchat.ui import paste_parser, prompt_style, status
 from llmchat.ui.keys import CommandCompleter, bindings
 from llmchat.ui.pastes import ExpandedHistory, Pastes
 from llmchat.ui.state import ReplState
+from llmchat.ui.switcher import choose_session
 
 
 class LineHistory(FileHistory):
@@ -42,11 +43,21 @@ class PromptLine:
         self.buffer = self._session.default_buffer
         paste_parser.use(self._session.app.input)
 
-    def read(self, default: str = "") -> str:
-        """Read a line. Raises EOFError, KeyboardInterrupt or QuickActionChosen."""
+    def read(self, default: str | Document = "") -> str:
+        """Read a line.
+
+        Raises EOFError, KeyboardInterrupt, QuickActionChosen or SwitcherWanted.
+        """
+        self._session.app.erase_when_done = False
         line = self._pastes.expand(self._session.prompt(default=default))
         self._pastes.forget()
         return line
+
+    def choose_session(self) -> str | None:
+        """Let the user choose a saved chat in place of the line; returns its id, or None."""
+        chat, world = self._state.chat, self._state.world
+        app = self._session.app
+        return choose_session(chat.history, world, chat.session, app.input, app.output)
 
     def width(self) -> int:
         return self._session.output.get_size().columns
@@ -86,18 +97,18 @@ class PromptLine:
         # For a dumb terminal prompt_toolkit would send control sequences before it finds out.
         dumb_output = PlainTextOutput(state.world.stdout) if env.get("TERM") == "dumb" else None
         return PromptSession(
-            [("bold fg:#008787", "> ")],
+            [("class:prompt", "> ")],
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: "  " if wrapped else "… ",
-            key_bindings=bindings(open_actions, self._pastes),
+            key_bindings=bindings(open_actions, self._pastes, switches=True),
             vi_mode=vi,
             completer=CommandCompleter(state),
             complete_style=CompleteStyle.MULTI_COLUMN,
             complete_while_typing=False,
             history=ExpandedHistory(_earlier_lines(state), self._pastes),
-            style=Style.from_dict({"bottom-toolbar": "noreverse dim"}),
+            style=DynamicStyle(lambda: prompt_style.style_of(state.world)),
             bottom_toolbar=lambda: status.bottom_line(state.chat, state.width()),
-            color_depth=ColorDepth.DEPTH_1_BIT if env.get("NO_COLOR") else None,
+            color_depth=prompt_style.depth_of(state.world),
             enable_open_in_editor=False,
             enable_suspend=True,
             output=dumb_output,

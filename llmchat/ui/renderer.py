@@ -5,7 +5,7 @@ Loads no terminal library before a terminal needs one, because pipes must start 
 
 from typing import Protocol, TextIO
 
-from llmchat.output.terminal_text import fit_for, has_colours, has_palette, has_styles
+from llmchat.output.terminal_text import fit_for, has_styles
 from llmchat.settings import World
 
 
@@ -24,13 +24,12 @@ def choose_renderer(world: World, *, plain: bool = False, first: int = 0) -> Ren
     """
     if plain or not has_styles(world):
         return PlainRenderer(world.stdout)
+    from llmchat.ui import themes
     from llmchat.ui.hyperlinks import has_hyperlinks
     from llmchat.ui.markdown import MarkdownOptions
     from llmchat.ui.markdown_renderer import MarkdownRenderer
 
-    options = MarkdownOptions(
-        has_colours(world), has_hyperlinks(world.env), first, has_palette(world)
-    )
+    options = MarkdownOptions(themes.current(world), has_hyperlinks(world.env), first)
     return MarkdownRenderer(world.stdout, options=options)
 
 

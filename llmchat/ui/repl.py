@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
+from prompt_toolkit.document import Document
+
 from llmchat.attachments.documents import Documents
 from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
@@ -19,7 +21,7 @@ from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
 from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.input_parser import ShellCommand, parse_input
-from llmchat.ui.keys import QuickActionChosen
+from llmchat.ui.keys import QuickActionChosen, SwitcherWanted
 from llmchat.ui.message_sender import MessageSender
 from llmchat.ui.prompt_line import PromptLine
 from llmchat.ui.questions import confirmed
@@ -66,6 +68,8 @@ class Repl:
         self.prompt_line = PromptLine(self.state, lambda: len(self.actions), vi=vi)
         self._sender = MessageSender(self.state)
         self._interrupted = False
+        # The line that was typed before the switcher opened.
+        self._draft: Document | None = None
         self.prompt_line.on_change(self.actions.withdraw)
         self.prompt_line.on_enter(self._sender.store)
         if isinstance(chat.engine, LoadingEngine):
@@ -97,7 +101,7 @@ class Repl:
 
     def _read_and_act(self) -> None:
         try:
-            line = self.prompt_line.read(self._sender.unsent)
+            line = self.prompt_line.read(self._take_draft())
         except KeyboardInterrupt:
             if self._interrupted:
                 raise LeaveRepl from None
@@ -106,9 +110,36 @@ class Repl:
         except QuickActionChosen as chosen:
             self._interrupted = False
             self.choose(chosen.number)
+        except SwitcherWanted as wanted:
+            self._interrupted = False
+            self._draft = wanted.typed
+            self._switch_session()
         else:
             self._interrupted = False
             self.take(line)
+
+    def _take_draft(self) -> Document | str:
+        """What the next prompt begins with."""
+        draft, self._draft = self._draft, None
+        return draft or self._sender.unsent
+
+    def _switch_session(self) -> None:
+        """Continue the saved chat that the user chooses; without one, nothing changes."""
+        try:
+            line = self._line_of_switch()
+        except LlmchatError as error:
+            self._print_error(error)
+        else:
+            if line:
+                self.take(line)
+
+    def _line_of_switch(self) -> str:
+        """The command that opens what is chosen, or lists the chats; empty for none."""
+        state = self.state
+        if state.world.env.get("TERM") == "dumb" or not state.chat.history.overviews(1):
+            return "/sessions"
+        chosen = self.prompt_line.choose_session()
+        return f"/load {chosen}" if chosen and chosen != state.chat.session else ""
 
     def take(self, line: str) -> None:
         """Act on a line. An error is printed with the quick actions that may resolve it."""

@@ -58,8 +58,12 @@ class ReplState:
         printing.print_text(self.world, line, self.width())
 
     def print_note(self, line: str) -> None:
-        """Print a dimmed line about what happened."""
+        """Print a line about what happened."""
         printing.print_note(self.world, line, self.width())
+
+    def print_tool_line(self, line: str) -> None:
+        """Print a line about a tool call."""
+        printing.print_tool_line(self.world, line, self.width())
 
     def switch(self, **changes: object) -> None:
         """Switch the model, adapter or weights and keep the conversation.

@@ -18,17 +18,20 @@ SAMPLE = 8
 _GAP = "  "
 # The least width of a column that has more to show.
 _READABLE = 14
-_DIM = Style(dim=True)
 
 
 def rows(
-    titles: Sequence[Text], body: Sequence[Sequence[Text]], right: Sequence[bool], width: int
+    titles: Sequence[Text],
+    body: Sequence[Sequence[Text]],
+    right: Sequence[bool],
+    width: int,
+    rule_style: Style,
 ) -> list[Text]:
     """The rows of a table in `width` cells. right: which columns are aligned to the right."""
     widths = _widths([titles, *body[:SAMPLE]], width)
     if widths is None:
         return _records(titles, body, width)
-    rule = Text(_GAP.join("─" * cells for cells in widths), _DIM)
+    rule = Text(_GAP.join("─" * cells for cells in widths), rule_style)
     grid = [_line(cells, widths, right) for cells in body]
     return [*_line(titles, widths, right), rule, *(row for line in grid for row in line)]
 

@@ -28,7 +28,7 @@ def run_turn(state: ReplState, events: Generator[Event]) -> bool:
         progress,
         partial(_renderer, state),
         DimmedSection(world, plain=state.plain),
-        notice=state.print_note,
+        notice=state.print_tool_line,
         show_thinking=state.show_thinking,
     )
     stopped = False

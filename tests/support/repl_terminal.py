@@ -18,7 +18,13 @@ def start(
         dimensions=size,
         encoding="utf-8",
         timeout=20,
-        env={**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **env},
+        env={
+            **os.environ,
+            "TERM": "xterm-256color",
+            "COLORTERM": "",
+            "PROMPT_TOOLKIT_NO_CPR": "1",
+            **env,
+        },
     )
     child.expect("/help for commands")
     ready(child)

@@ -51,7 +51,7 @@ def test_a_question_of_a_saved_chat_has_the_mark_of_the_input_line(tmp_path: Pat
     for env, mark in (
         ({"TERM": "xterm-256color"}, "\x1b[1;38;5;30m>\x1b[0m "),
         ({"TERM": "xterm"}, "\x1b[1;36m>\x1b[0m "),
-        ({"TERM": "xterm", "NO_COLOR": "1"}, "> "),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "\x1b[1m>\x1b[0m "),
         ({"TERM": "dumb"}, "> "),
     ):
         world = make_world(tmp_path, tty=True, **env)

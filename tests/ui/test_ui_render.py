@@ -7,21 +7,16 @@ import pyte
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.color import ColorSystem
-from rich.color_triplet import ColorTriplet
-from rich.style import Style
-from rich.text import Text
 from support.worlds import Stream, make_world
 
-from llmchat.ui import markdown_renderer, tables
+from llmchat.ui import markdown_renderer, tables, themes
 from llmchat.ui.dimmed_section import DimmedSection
 from llmchat.ui.hyperlinks import has_hyperlinks
-from llmchat.ui.markdown import _CODE, _THEME, MarkdownOptions, paint, rows_of
+from llmchat.ui.markdown import MarkdownOptions, paint, rows_of
 from llmchat.ui.markdown_renderer import MarkdownRenderer
 from llmchat.ui.renderer import PlainRenderer, choose_renderer
 from llmchat.ui.stable_prefix import stable_offsets
 
-_STYLES = {_CODE, *_THEME.style_map.values()}
 CORPUS = {
     "paragraphs": "One line that is long enough to be folded at forty columns, surely.\n\n"
     "Two *stars* and `code`.\n\nThree.",
@@ -277,38 +272,11 @@ def test_cells_are_folded_at_words_and_none_is_cut() -> None:
 
 def test_no_colour_leaves_the_other_styles() -> None:
     text = "# Title\n\n**bold** `code`\n\n```python\ndef f(): return 1  # note\n```"
-    plain = "".join(paint(rows_of(text, 60), colour=False))
-    assert "\x1b[1m" in plain and "\x1b[2m" in plain
+    options = MarkdownOptions(themes.at_depth(themes.find_theme("dracula"), 0))
+    plain = "".join(paint(rows_of(text, 60, options)))
+    assert "\x1b[1m" in plain and "\x1b[3m" in plain
     assert not re.search(r"\x1b\[([0-9;]*;)?(3|4|9)[0-7]m", plain)
     assert re.search(r"\x1b\[([0-9;]*;)?3[0-7]m", "".join(paint(rows_of(text, 60))))
-
-
-@pytest.mark.parametrize(
-    "style", sorted((style for style in _STYLES if style.color), key=str), ids=str
-)
-def test_every_colour_reads_on_white_and_on_dark(style: Style) -> None:
-    assert style.color and not style.bgcolor
-    colour = style.color.get_truecolor()
-    for ground in (ColorTriplet(255, 255, 255), ColorTriplet(30, 30, 30)):
-        lighter, darker = sorted((_luminance(colour), _luminance(ground)), reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 3
-    # Where there are but 8 colours: red, green, magenta or cyan.
-    assert style.color.downgrade(ColorSystem.STANDARD).number in (1, 2, 5, 6)
-
-
-def _luminance(colour: ColorTriplet) -> float:
-    """Relative luminance as WCAG 2 defines it."""
-    red, green, blue = (
-        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4
-        for part in colour.normalized
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def test_a_terminal_with_256_colours_gets_them() -> None:
-    # Styles of rich remember how they were painted first: two that no other test paints.
-    assert paint([Text("code", "color(31)")], palette=True) == ["\x1b[38;5;31mcode\x1b[0m"]
-    assert paint([Text("code", "color(124)")]) == ["\x1b[31mcode\x1b[0m"]
 
 
 def test_code_blocks_are_numbered() -> None:

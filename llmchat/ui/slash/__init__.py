@@ -12,6 +12,7 @@ from llmchat.ui.slash import (  # noqa: F401
     settings,
     show,
     structure,
+    theme,
     tools,
     web,
 )

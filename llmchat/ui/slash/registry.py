@@ -28,6 +28,7 @@ _GROUPS = {
     "settings": "Model and settings",
     "role": "Model and settings",
     "structure": "Model and settings",
+    "theme": "Model and settings",
     "tools": "Tools",
     "web": "Tools",
     "memory": "Memory",

@@ -14,6 +14,7 @@ _KEYS = (
     'Enter sends; Alt+Enter or Ctrl-J starts a new line; """ opens a block;'
     " Ctrl-G opens the editor.",
     "Ctrl-C stops an answer, Ctrl-D leaves; ← and → on an empty line show other answers.",
+    "Ctrl-P lists the saved chats to switch to; type to search them.",
 )
 # From this width on, /help has two columns.
 _WIDE, _COLUMN = 60, 24
