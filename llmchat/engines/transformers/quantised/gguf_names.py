@@ -93,6 +93,12 @@ def stored_as(name: str, theirs: str, arch: str, config: Mapping[str, Any]) -> S
     )
 
 
+def queries_of_a_key(config: Mapping[str, Any]) -> int:
+    """How many heads of queries share a head of keys."""
+    queries, keys = _counts(config)
+    return queries // keys
+
+
 def _heads(theirs: str, config: Mapping[str, Any]) -> int:
     queries, keys = _counts(config)
     return queries if ".attn_q." in theirs else keys if ".attn_k." in theirs else 0

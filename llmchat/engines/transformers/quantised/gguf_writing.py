@@ -4,8 +4,11 @@ What gguf_tensors.py undoes is done here: rotary heads are interleaved, experts 
 norms get the 1 that llama.cpp does not add.
 """
 
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +20,15 @@ from llmchat.engines.transformers.quantised import gguf_kinds
 from llmchat.engines.transformers.quantised.gguf_names import (
     Stored,
     name_table,
+    queries_of_a_key,
     stored_as,
     stored_name,
 )
+from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import Mismatch
 from llmchat.gguf_file import GgmlType
+from llmchat.gguf_file.mixes import Facts
 
 _ALIGNMENT = 32
 
@@ -47,7 +53,8 @@ def targets_of(
 
     Raises Mismatch for a tensor that files of the architecture cannot hold.
     """
-    table = name_table(arch, len(plan.all_layers))
+    layers = len(plan.all_layers)
+    table = name_table(arch, layers)
     found: dict[str, list[tuple[str, Stored]]] = {}
     for name in sorted(_needed(plan) & tensors.shapes.keys(), key=_natural):
         theirs = stored_name(name, table)
@@ -57,7 +64,11 @@ def targets_of(
                 "`--to int4` writes the model for llmchat",
             )
         found.setdefault(theirs, []).append((name, stored_as(name, theirs, arch, config)))
-    return [_target(name, tuple(parts), tensors, wanted) for name, parts in found.items()]
+    sources = {name: _in_order(parts) for name, parts in found.items()}
+    shapes = {name: _shape(parts, tensors) for name, parts in sources.items()}
+    facts = Facts(layers, _experts(shapes), queries_of_a_key(config), arch)
+    kinds = gguf_kinds.kinds_of(shapes, wanted, facts)
+    return [Target(name, parts, shapes[name], kinds[name]) for name, parts in sources.items()]
 
 
 def _needed(plan: Plan) -> set[str]:
@@ -71,14 +82,27 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
-def _target(
-    name: str, sources: tuple[tuple[str, Stored], ...], tensors: Tensors, wanted: str
-) -> Target:
-    sources = tuple(sorted(sources, key=lambda source: source[1].expert or 0))
+def _in_order(sources: list[tuple[str, Stored]]) -> tuple[tuple[str, Stored], ...]:
+    """Experts by their numbers."""
+    return tuple(sorted(sources, key=lambda source: source[1].expert or 0))
+
+
+def _shape(sources: tuple[tuple[str, Stored], ...], tensors: Tensors) -> tuple[int, ...]:
     first, stored = sources[0]
     shape = stored.written_shape(tensors.shapes[first])
-    shape = shape if stored.expert is None else (len(sources), *shape)
-    return Target(name, sources, shape, gguf_kinds.kind_of(name, shape, wanted))
+    return shape if stored.expert is None else (len(sources), *shape)
+
+
+def _experts(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many experts a layer has; 0 for a model without."""
+    return max((shape[0] for name, shape in shapes.items() if "_exps." in name), default=0)
+
+
+class Counts:
+    """How many matrices in few bits were copied as they are, of all that were quantised before."""
+
+    def __init__(self) -> None:
+        self.copied = self.quantised = 0
 
 
 def write(
@@ -88,15 +112,21 @@ def write(
     factors: Mapping[str, list[float]],
     tensors: Tensors,
     advance: Callable[[int], None] = lambda count: None,
-) -> None:
+    measure: Callable[[], Mapping[str, Tensor]] = dict,
+) -> Counts:
     """Write the file. facts: every key, in full. factors: tensors of float32 by their names.
-    advance: called with the bytes of each part.
+    advance: called with the bytes of each part. measure: returns the importance of inputs by the
+    name of a weight, asked for before the first fit.
     """
     _write_header(file, facts, targets, factors)
+    counts = Counts()
     with file.open("ab") as opened:
-        for part in _parts(targets, factors, tensors, opened.tell()):
+        for part in _parts(targets, factors, _Encoder(tensors, measure, counts), opened.tell()):
             opened.write(part)
             advance(len(part))
+        opened.flush()
+        os.fsync(opened.fileno())
+    return counts
 
 
 def _write_header(
@@ -133,7 +163,7 @@ def _type_of(value: Any) -> Any:
 
 
 def _parts(
-    targets: list[Target], factors: Mapping[str, list[float]], tensors: Tensors, start: int
+    targets: list[Target], factors: Mapping[str, list[float]], encoder: "_Encoder", start: int
 ) -> Iterator[bytes]:
     """The bytes behind the header, which ends at `start`: each tensor begins at a multiple of the
     alignment.
@@ -143,22 +173,50 @@ def _parts(
         yield _padded(struct.pack(f"<{len(values)}f", *values))
     for target in targets:
         for name, stored in target.sources:
-            for part in _numbers(name, stored, tensors):
-                yield from gguf_kinds.encoded(part, target.kind, name)
+            yield from encoder.bytes_of(name, stored, target.kind)
         yield bytes(-target.size % _ALIGNMENT)
 
 
-def _numbers(name: str, stored: Stored, tensors: Tensors) -> Iterator[Tensor]:
-    """The numbers of a tensor in their order in the file. A weight in few bits is dequantised some
-    rows at a time: in 32 bits, an embedding has gigabytes.
+class _Encoder:
+    """The bytes of tensors. A weight in few bits is copied where the wanted type holds its numbers,
+    and dequantised some rows at a time where it does not: in 32 bits, an embedding has gigabytes.
     """
-    weight = None if stored.heads else tensors.grouped(name)
-    if weight is None:
-        yield stored.written(tensors.get(name))
-        return
-    count = max(1, gguf_kinds.AT_ONCE // weight.shape[1])
-    for first in range(0, weight.shape[0], count):
-        yield weight.rows(first, count).dequantised()
+
+    def __init__(
+        self, tensors: Tensors, measure: Callable[[], Mapping[str, Tensor]], counts: Counts
+    ):
+        self._tensors, self._importance, self._counts = tensors, cache(measure), counts
+
+    def bytes_of(self, name: str, stored: Stored, kind: GgmlType) -> Iterator[bytes]:
+        weight = self._tensors.grouped(name)
+        if weight is not None:
+            self._counts.quantised += 1
+            found = gguf_kinds.copied(_reordered(weight, stored), kind)
+            if found is not None:
+                self._counts.copied += 1
+                yield found
+                return
+        importance = None
+        if kind.name in gguf_kinds.FITTED:
+            importance = self._importance().get(name)
+        for part in self._numbers(name, stored, weight):
+            yield from gguf_kinds.encoded(part, kind, name, importance)
+
+    def _numbers(self, name: str, stored: Stored, weight: GroupedWeight | None) -> Iterator[Tensor]:
+        """The numbers of a tensor in their order in the file."""
+        if weight is None or stored.heads:
+            yield stored.written(self._tensors.get(name))
+            return
+        count = max(1, gguf_kinds.AT_ONCE // weight.shape[1])
+        for first in range(0, weight.shape[0], count):
+            yield weight.rows(first, count).dequantised()
+
+
+def _reordered(weight: GroupedWeight, stored: Stored) -> GroupedWeight:
+    """A weight whose rows are in the order of the file."""
+    if not stored.heads or weight.order is not None:
+        return weight
+    return replace(replace(weight, table=None).map(stored.written), table=weight.table)
 
 
 def _padded(data: bytes) -> bytes:
