@@ -51,7 +51,7 @@ def copied(weight: GroupedWeight, kind: GgmlType) -> bytes | None:
     layout = LAYOUTS.get(kind.name)
     if layout is None or not layout.holds(weight):
         return None
-    return blocks_of(kind, weight).numpy().tobytes()
+    return bytes(blocks_of(kind, weight).numpy().tobytes())
 
 
 def encoded(
@@ -75,7 +75,7 @@ def _fitted(values: Tensor, kind: GgmlType, name: str, importance: Tensor | None
     for part in (weight.scale, weight.minimum):
         if part is not None and not bool(torch.isfinite(part).all()):
             raise _too_large(name, kind)
-    return blocks_of(kind, weight).numpy().tobytes()
+    return bytes(blocks_of(kind, weight).numpy().tobytes())
 
 
 def grid_of(layout: Layout) -> AnyGrid:
