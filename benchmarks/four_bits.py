@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Perplexity of weights in four bits: int4 and nf4 of llmchat, and Q4_K_M of llama.cpp.
+"""Perplexity of weights in few bits: int4, nf4 and GGUF files of llmchat, and those of llama.cpp.
 
-    python benchmarks/four_bits.py CHECKPOINT… --ggml libggml-base.so --save
+    python benchmarks/four_bits.py CHECKPOINT… --ggml libggml-base.so --mixes Q4_K_M,Q3_K_M --save
 
 CHECKPOINT is a Llama or Qwen2 folder in bf16. Its channels are shuffled first, which leaves what it
 computes as it is: the weights that could be downloaded here came from 4-bit files, and a grid like
 theirs would fit them exactly. All matrices are quantised from the same numbers, then one forward
-pass in fp32 reads the first TOKENS of Moby-Dick in windows of WINDOW. Q4_K_M is llama.cpp's recipe
-with its own quantiser (ggml_quantize_chunk of the library --ggml). Divergence is the mean KL
-divergence from the fp32 model in nats. --save adds to benchmarks/results/four_bits.json.
+pass in fp32 reads the first TOKENS of Moby-Dick in windows of WINDOW. The mixes of GGUF files are
+written twice with the same kinds: by the code of `llmchat convert`, and by llama.cpp's quantiser
+(ggml_quantize_chunk of the library --ggml), which gets no importance matrix. gguf-py dequantises
+both. Divergence is the mean KL divergence from the fp32 model in nats; error is that of all
+matrices relative to their numbers. --only-mixes skips the other kinds. --save adds to
+benchmarks/results/four_bits.json.
 """
 
 import argparse
@@ -17,6 +20,7 @@ import datetime
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +39,9 @@ def main() -> None:
     options = _options()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"models": {}}
     for folder in options.checkpoints:
-        rows = measure(folder, options.ggml, options.tokens)
-        found["models"][folder.name] = {"tokens": options.tokens, "rows": rows}
+        rows = measure(folder, options)
+        before = found["models"].get(folder.name, {"rows": {}})["rows"]
+        found["models"][folder.name] = {"tokens": options.tokens, "rows": before | rows}
     if options.save:
         found["date"] = str(datetime.date.today())
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -46,27 +51,33 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoints", nargs="+", type=Path)
     parser.add_argument("--ggml", help="llama.cpp's libggml-base.so")
+    parser.add_argument("--mixes", default="Q4_K_M", help="mixes of GGUF files, after commas")
+    parser.add_argument("--only-mixes", action="store_true")
     parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--save", action="store_true")
     return parser.parse_args()
 
 
-def measure(folder: Path, ggml: str | None, tokens: int) -> dict[str, dict[str, float]]:
-    """Perplexity, divergence and bits a weight by kind."""
-    model = Model(folder, tokens)
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Perplexity, divergence, error and bits a weight by kind."""
+    model = Model(folder, options.tokens)
     exact, reference = model.scores(model.state)
     rows = {"fp32": {"perplexity": exact}}
     print(folder.name, rows, flush=True)
-    for kind, quantiser in _kinds(model, ggml).items():
-        count, size = 0, 0.0
-        state = dict(model.state)
+    for kind, quantiser in _kinds(model, options).items():
+        count, size, wrong, all_ = 0, 0.0, 0.0, 0.0
+        state, began = dict(model.state), time.process_time()
         for name in model.matrices:
-            state[name], own = quantiser(name, state[name])
-            count, size = count + state[name].numel(), size + own
+            exact_one = state[name]
+            state[name], own = quantiser(name, exact_one)
+            count, size = count + exact_one.numel(), size + own
+            wrong += float((state[name] - exact_one).square().sum())
+            all_ += float(exact_one.square().sum())
+        seconds = time.process_time() - began
         perplexity, scores = model.scores(state)
         rows[kind] = {
             "perplexity": perplexity, "divergence": _divergence(reference, scores),
-            "bits": 8 * size / count,
+            "error": math.sqrt(wrong / all_), "bits": 8 * size / count, "cpu_seconds": seconds,
         }  # fmt: skip
         print(folder.name, kind, rows[kind], flush=True)
     return rows
@@ -148,9 +159,13 @@ def _divergence(exact: list[Tensor], found: list[Tensor]) -> float:
     return float((exact[0].exp() * (exact[0] - found[0])).sum(-1).mean())
 
 
-def _kinds(model: Model, ggml: str | None) -> dict[str, Quantiser]:
-    kinds = {"int8": _int8, "int4": _int4(model), "nf4": _nf4}
-    return kinds | ({"llama.cpp Q4_K_M": LlamaCpp(ggml, model.config)} if ggml else {})
+def _kinds(model: Model, options: argparse.Namespace) -> dict[str, Quantiser]:
+    kinds = {"int8": _int8, "int4": _int4(model), "nf4": _nf4} if not options.only_mixes else {}
+    for mix in options.mixes.split(","):
+        kinds[f"llmchat {mix}"] = Converted(model, mix)
+        if options.ggml:
+            kinds[f"llama.cpp {mix}"] = LlamaCpp(options.ggml, model, mix)
+    return kinds
 
 
 def _int8(name: str, weight: Tensor) -> tuple[Tensor, float]:
@@ -182,38 +197,81 @@ def _nf4(name: str, weight: Tensor) -> tuple[Tensor, float]:
     return bnb.dequantize_4bit(codes, state).float(), weight.numel() * 0.5625
 
 
-class LlamaCpp:
-    """llama.cpp's quantiser with its recipe of Q4_K_M. library: path of libggml-base."""
+class Converted:
+    """What `llmchat convert --to gguf:MIX` writes."""
 
-    def __init__(self, library: str, config: dict[str, Any]):
+    def __init__(self, model: Model, mix: str):
+        from functools import cache
+
+        from llmchat.engines.tokenizer import Tokenizer
+        from llmchat.engines.transformers.quantised.calibration import importance
+
+        self._kinds = _kinds_of_matrices(model, mix)
+        self._importance = cache(
+            lambda: importance(model.plan, model.tensors(model.state), Tokenizer(model.folder))
+        )
+
+    def __call__(self, name: str, weight: Tensor) -> tuple[Tensor, float]:
+        import numpy
+
+        from llmchat.engines.transformers.quantised.gguf_kinds import encoded
+        from llmchat.gguf_file.types import type_named
+
+        kind = self._kinds[name]
+        parts = encoded(weight, type_named(kind), name, self._importance().get(name))
+        data = numpy.frombuffer(b"".join(parts), "u1").reshape(len(weight), -1)
+        return _dequantised(data, kind), float(data.nbytes)
+
+
+class LlamaCpp:
+    """llama.cpp's quantiser. library: path of libggml-base."""
+
+    def __init__(self, library: str, model: Model, mix: str):
         self._run = ctypes.CDLL(library).ggml_quantize_chunk
         self._run.restype = ctypes.c_size_t
         counts = [ctypes.c_int64] * 3
         pointers = [ctypes.c_void_p] * 2
         self._run.argtypes = [ctypes.c_int, *pointers, *counts, ctypes.c_void_p]
-        self._layers = config["num_hidden_layers"]
-        self._is_tied = bool(config.get("tie_word_embeddings"))
+        self._kinds = _kinds_of_matrices(model, mix)
 
     def __call__(self, name: str, weight: Tensor) -> tuple[Tensor, float]:
         import gguf
         import numpy
 
-        kind = gguf.GGMLQuantizationType[self._kind(name, weight.shape[1])]
+        kind = gguf.GGMLQuantizationType[self._kinds[name]]
         length, size = gguf.GGML_QUANT_SIZES[kind]
         rows, out = len(weight), numpy.empty((len(weight), weight.shape[1] // length * size), "u1")
         array = weight.contiguous().numpy()
         self._run(int(kind), array.ctypes.data, out.ctypes.data, 0, rows, weight.shape[1], None)
-        return torch.from_numpy(gguf.quants.dequantize(out, kind)), float(out.nbytes)
+        return _dequantised(out, self._kinds[name]), float(out.nbytes)
 
-    def _kind(self, name: str, width: int) -> str:
-        kind = "Q4_K"
-        if "lm_head" in name or ("embed" in name and self._is_tied):
-            kind = "Q6_K"
-        elif "v_proj" in name or "down_proj" in name:
-            number, eighth = int(name.split(".")[2]), self._layers // 8
-            is_end = number < eighth or number >= 7 * self._layers // 8
-            kind = "Q6_K" if is_end or (number - eighth) % 3 == 2 else "Q4_K"
-        return kind if width % 256 == 0 else {"Q4_K": "Q5_0", "Q6_K": "Q8_0"}[kind]
+
+def _kinds_of_matrices(model: Model, mix: str) -> dict[str, str]:
+    """The kind of each matrix by its name in the checkpoint."""
+    from llmchat.engines.transformers.quantised.gguf_names import (
+        name_table,
+        queries_of_a_key,
+        stored_name,
+    )
+    from llmchat.gguf_file.mixes import Facts, kinds_in_mix
+
+    layers, arch = model.config["num_hidden_layers"], model.config["model_type"]
+    table = name_table(arch, layers)
+    is_tied = bool(model.config.get("tie_word_embeddings"))
+    names = {
+        name: stored_name(name, table)
+        for name in model.matrices
+        if not (is_tied and name.startswith("lm_head"))
+    }
+    shapes = {theirs: tuple(model.state[name].shape) for name, theirs in names.items()}
+    kinds = kinds_in_mix(shapes, mix, Facts(layers, 0, queries_of_a_key(model.config), arch))
+    return {name: kinds[theirs] for name, theirs in names.items()}
+
+
+def _dequantised(data: Any, kind: str) -> Tensor:
+    import gguf
+
+    return torch.from_numpy(gguf.quants.dequantize(data, gguf.GGMLQuantizationType[kind]))
 
 
 if __name__ == "__main__":

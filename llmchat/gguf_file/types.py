@@ -55,9 +55,6 @@ GGML_TYPES = {
     41: GgmlType("Q1_0", 128, 18),
 }
 _BY_NAME = {kind.name: kind for kind in GGML_TYPES.values()}
-# Those that llmchat writes, the largest first.
-WRITTEN = ("F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-
 # The recipes of llama.cpp's quantize tool, by the number in `general.file_type`.
 _FILE_KINDS = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",

@@ -4,7 +4,6 @@ import glob
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from llmchat.errors import IntegrityError, OutOfResources
-from llmchat.hub import locks
+from llmchat.hub import locks, unfinished
 from llmchat.hub.types import Checkpoint, Fact, Receipt
 from llmchat.output.formatting import byte_count
 from llmchat.presets.types import FileFact, Source
@@ -126,16 +125,11 @@ def fresh_folder(target: Path, private: bool = False) -> Iterator[Path]:
     private: readable by its owner alone, for what was made from the user's own files; otherwise the
     umask decides.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    with unfinished.folder(target) as temporary:
         yield temporary
-        shutil.rmtree(target, ignore_errors=True)
         if not private:
             temporary.chmod(_usual_mode(temporary))
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        unfinished.replace(temporary, target)
 
 
 def _usual_mode(folder: Path) -> int:

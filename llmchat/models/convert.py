@@ -1,9 +1,10 @@
 """`llmchat convert`: writes a model as a GGUF file, or as a folder of int4 weights."""
 
+import errno
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from llmchat.engines.checkpoint_files import (
@@ -14,9 +15,10 @@ from llmchat.engines.checkpoint_files import (
     chat_template,
     read_json,
 )
-from llmchat.errors import Mismatch, UsageError, any_of
-from llmchat.gguf_file.types import WRITTEN, type_named
-from llmchat.hub import Checkpoint, files_beside_weights, licence_of, size_of
+from llmchat.errors import Mismatch, OutOfResources, UsageError, any_of
+from llmchat.gguf_file.mixes import MIXES
+from llmchat.gguf_file.types import type_named
+from llmchat.hub import Checkpoint, files_beside_weights, licence_of, size_of, unfinished
 from llmchat.hub.local_store import fresh_folder, need_room
 from llmchat.hub.safe_copy import copy_beside
 from llmchat.models.locate import find_checkpoint, sources, title
@@ -25,9 +27,10 @@ from llmchat.output.progress import Progress
 from llmchat.presets import Preset, Source
 from llmchat.settings import World
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SMALLER = "free some space, or name a place on a larger disk with -o"
 INT4, _PREFIX = "int4", "gguf:"
-FORMS = (INT4, *(f"{_PREFIX}{kind}" for kind in WRITTEN))
+FORMS = (INT4, *(f"{_PREFIX}{kind}" for kind in MIXES))
 # A kind of so many bits holds every number of a quantised file.
 _WIDE = 16
 
@@ -105,14 +108,11 @@ def _write_gguf(
         progress.note(note)
     need_room(target.parent.resolve(), export.size, _SMALLER)
     progress.start(f"writing {target.name}", export.size)
-    unfinished = target.with_name(f"{target.name}.part")
     try:
-        export.write(unfinished, progress.advance)
-        unfinished.replace(target)
+        with _in_words(target), unfinished.file(target) as file:
+            export.write(file, progress)
     finally:
         progress.done()
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
     return target.stat().st_size
 
 
@@ -132,13 +132,26 @@ def _write_int4(
     need_room(target.parent.resolve(), preparation.size, _SMALLER)
     progress.start(f"writing {target.name}", preparation.size)
     try:
-        with fresh_folder(target) as folder:
+        with _in_words(target), fresh_folder(target) as folder:
             _copy_beside(base.path, preset, folder)
             preparation.write(folder, progress.advance)
             _mark(folder / "config.json")
     finally:
         progress.done()
     return size_of([target])
+
+
+@contextmanager
+def _in_words(target: Path) -> Iterator[None]:
+    """Report a disk, a quota or a limit on the size of files that is too small in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise OutOfResources(
+            f"{target} could not be written: {error.strerror}", _SMALLER
+        ) from error
 
 
 def _copy_beside(base: Path, preset: Preset, folder: Path) -> None:
@@ -174,8 +187,9 @@ def _general(preset: Preset, parts: Sequence[Checkpoint], world: World) -> dict[
 
 def _rounding(base: Checkpoint, kind: str) -> list[str]:
     stored = stored_kind(base)
-    if not stored or type_named(kind).bits >= _WIDE:
+    if not stored or type_named(MIXES[kind].kind).bits >= _WIDE:
         return []
     return [
-        f"note: the weights are {stored}; in the file they are rounded a second time, to {kind}"
+        f"note: the weights are {stored}; matrices that have their kind in {kind} are copied as"
+        " they are, all others are dequantised and rounded a second time"
     ]

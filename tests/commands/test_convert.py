@@ -3,8 +3,12 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from signal import SIGKILL
 from unittest.mock import ANY
 
 import pytest
@@ -16,8 +20,9 @@ from support.tiny_families import CASES
 from support.worlds import make_world
 
 from llmchat.engines.transformers.weights import open_tensors
+from llmchat.errors import OutOfResources
 from llmchat.gguf_file import read_header
-from llmchat.gguf_file.types import WRITTEN
+from llmchat.gguf_file.mixes import MIXES
 from llmchat.hub.gguf_folder import write_folder
 from llmchat.models.convert import convert
 from llmchat.models.opener import preset_of
@@ -37,6 +42,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return in_process(tmp_path / "home", monkeypatch, capfd)
 
 
+def words(printed: str) -> str:
+    """A help text without the frame that cuts its lines."""
+    return " ".join(re.sub("[^A-Za-z0-9_:]", " ", printed).split())
+
+
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_file()}
 
@@ -53,7 +63,8 @@ def test_a_file_is_named_after_the_model_and_holds_its_template(
 
 
 def test_the_help_names_every_kind(run: Run) -> None:
-    assert tuple(re.findall(r"\bB?F\d+\b|\bQ\d_\d\b", run("convert", "--help")[1])) == WRITTEN
+    named = re.search(r"such as gguf:Q4_K_M (.*?)or int4", words(run("convert", "--help")[1]))
+    assert named and tuple(re.findall(r"\b[BFIMQX]\w+\b", named[1])) == tuple(MIXES)
 
 
 def test_an_existing_file_is_kept_unless_forced(run: Run, base: Path, tmp_path: Path) -> None:
@@ -133,6 +144,79 @@ def test_ctrl_c_leaves_the_earlier_file(base: Path, tmp_path: Path) -> None:
     assert files(file.parent) == {"a.gguf"} and file.read_bytes() == before
 
 
+def checksums(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["gguf:Q4_K_M", "int4"])
+def test_a_limit_on_the_size_of_files_leaves_nothing(
+    kind: str, run: Run, base: Path, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    before, limits = checksums(base), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        code, _, told = run("convert", str(base), "--to", kind, "-o", "made")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == OutOfResources.exit_code and "Traceback" not in told
+    assert "made could not be written: File too large" in told and "hint: free some space" in told
+    assert not [path for path in tmp_path.iterdir() if "made" in path.name]
+    assert checksums(base) == before
+
+
+# Kills itself in the middle of the second matrix.
+_KILLED = """
+import os, signal, sys
+from llmchat.cli import main
+from llmchat.engines.transformers.quantised import gguf_kinds
+whole, calls = gguf_kinds.encoded, []
+def killed(*arguments):
+    for part in whole(*arguments):
+        calls.append(part)
+        if len(calls) > 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield part
+gguf_kinds.encoded = killed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of POSIX")
+def test_the_run_after_a_kill_succeeds_and_cleans_up(base: Path, tmp_path: Path) -> None:
+    home, before = tmp_path / "home", checksums(base)
+    home.mkdir()
+    command = ("convert", str(base), "--to", "gguf:Q4_K_M", "-o", "made")
+    environment = os.environ | {"HOME": str(home)}
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *command], cwd=home, env=environment)
+    assert killed.returncode == -SIGKILL and not (home / "made").exists()
+    left = [path.name for path in home.iterdir() if path.name.startswith(".made-")]
+    assert len(left) == 1
+    world = make_world(tmp_path / "other")
+    convert(preset_of(world, model=str(base)), "Q4_K_M", home / "made", world, NoProgress())
+    assert [path.name for path in home.iterdir() if "made" in path.name] == ["made"]
+    assert read_header(home / "made").facts["general.file_type"] == 15
+    assert checksums(base) == before
+
+
+def test_a_file_of_the_same_mix_is_copied_byte_for_byte(
+    run: Run, base: Path, tmp_path: Path
+) -> None:
+    assert run("convert", str(base), "--to", "gguf:Q4_K_M", "-o", "one.gguf")[0] == 0
+    code, _, told = run("convert", "./one.gguf", "--to", "gguf:Q4_K_M", "-o", "two.gguf")
+    assert code == 0 and "of 23 quantised matrices, 23 were copied as they are, 0 rounded" in told
+    assert "calibration" not in told
+    one, two = (read_header(tmp_path / name) for name in ("one.gguf", "two.gguf"))
+    assert one.facts["general.file_type"] == two.facts["general.file_type"] == 15
+    for name, info in one.tensors.items():
+        first, second = (
+            (tmp_path / file).read_bytes()[tensor.offset :][: tensor.size]
+            for file, tensor in (("one.gguf", info), ("two.gguf", two.tensors[name]))
+        )
+        assert first == second and info.type == two.tensors[name].type
+
+
 def test_a_model_that_gguf_cannot_express_is_refused(run: Run, tmp_path: Path) -> None:
     base = save_tiny(tmp_path / "falcon", CASES["falcon-7b"].config())
     code, _, told = run("convert", str(base), "--to", "gguf:F16")
@@ -201,7 +285,8 @@ def test_weights_that_are_quantised_are_not_rounded_twice(
     code, _, told = run("convert", "tiny-Q8_0.gguf", "--to", "int4")
     assert code == 8 and "are Q8_0 already: int4 would round them twice" in told
     code, _, told = run("convert", "tiny-Q8_0.gguf", "--to", "gguf:Q4_0", "-o", "b.gguf")
-    assert code == 0 and "the weights are Q8_0; in the file they are rounded a second" in told
+    assert code == 0 and "the weights are Q8_0; matrices that have their kind in Q4_0" in told
+    assert "of 23 quantised matrices, 2 were copied as they are, 21 rounded a second time" in told
 
 
 @pytest.mark.usefixtures("without_step")

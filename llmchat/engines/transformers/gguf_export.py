@@ -4,11 +4,14 @@ Before a weight is read, the plan of what the file will say is compared with tha
 So a model that GGUF cannot express is refused here, and does not answer wrongly elsewhere.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from llmchat.engines.checkpoint_files import GGUF_POINTER, read_json
+from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.tokenizer.gguf_facts import facts_of as tokenizer_facts
 from llmchat.engines.transformers.checkpoint_names import modern_config
 from llmchat.engines.transformers.families import language_model, plan_of, viewed
@@ -16,6 +19,7 @@ from llmchat.engines.transformers.families.check import bind
 from llmchat.engines.transformers.families.differences import differences
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_writing
+from llmchat.engines.transformers.quantised.calibration import importance
 from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch
@@ -23,6 +27,8 @@ from llmchat.gguf_file import GgufHeader, TensorInfo, read_header
 from llmchat.gguf_file.config import config_of
 from llmchat.gguf_file.facts import architecture_of, facts_of
 from llmchat.gguf_file.types import file_type_of, type_named
+from llmchat.output.formatting import counted
+from llmchat.output.progress import NoProgress, Progress
 from llmchat.parse_guard import reading
 
 _WINDOW = ".window: "
@@ -46,16 +52,33 @@ class Export:
         general: Mapping[str, str],
     ):
         self.notes: tuple[str, ...] = ()
+        self._base = base
         with reading(f"the model in {base.name}"):
             self._open(base, adapters, scale, kind)
             self._facts = self._all_facts(base, kind, general)
         self.size = sum(target.size for target in self._targets)
 
-    def write(self, file: Path, advance: Callable[[int], None] = lambda count: None) -> None:
-        """Write the file, tensor by tensor. advance: called with the bytes of each part."""
-        gguf_writing.write(
-            file, self._facts, self._targets, self._made.factors, self._tensors, advance
-        )
+    def write(self, file: Path, progress: Progress | None = None) -> None:
+        """Write the file, tensor by tensor."""
+        shown = progress or NoProgress()
+        counts = gguf_writing.write(
+            file, self._facts, self._targets, self._made.factors, self._tensors, shown.advance,
+            lambda: self._importance(shown),
+        )  # fmt: skip
+        if counts.quantised:
+            rounded = counts.quantised - counts.copied
+            shown.note(
+                f"note: of {counted(counts.quantised, 'quantised matrix', 'quantised matrices')},"
+                f" {counts.copied} were copied as they are, {rounded} rounded a second time"
+            )
+
+    def _importance(self, progress: Progress) -> Mapping[str, Tensor]:
+        """How much each input of a weight counts, by a short text that the model reads."""
+        progress.start("reading the calibration text", None)
+        try:
+            return importance(self._plan, self._tensors, Tokenizer(self._base))
+        finally:
+            progress.done()
 
     def _open(self, base: Path, adapters: Sequence[Path], scale: float, kind: str) -> None:
         config = dict(language_model(modern_config(read_json(base / "config.json"))))
@@ -66,7 +89,7 @@ class Export:
         plan = plan_of(config)
         if plan is None:
             raise _inexpressible(config, "this variant has no plan")
-        plan = bind(plan, self._tensors.shapes)
+        self._plan = plan = bind(plan, self._tensors.shapes)
         whole = _completed(config)
         self._targets = gguf_writing.targets_of(plan, self._tensors, arch, whole, kind)
         shapes = {target.name: target.shape for target in self._targets}

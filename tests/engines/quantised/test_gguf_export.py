@@ -75,7 +75,7 @@ def test_every_architecture_that_is_read_is_written() -> None:
     assert written == {name for name, known in ARCHITECTURES.items() if known.is_written}
 
 
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0"])
 def test_matrices_are_rounded_as_the_reference_rounds(kind: str, llama: Path) -> None:
     made = written(llama, kind, name=f"{kind}.gguf")
     header = read_header(llama.parent / f"{kind}.gguf")
@@ -87,8 +87,7 @@ def test_matrices_are_rounded_as_the_reference_rounds(kind: str, llama: Path) ->
     expected = gguf.quants.dequantize(gguf.quants.quantize(array, number), number)
     assert header.tensors["blk.1.ffn_down.weight"].type.name == kind
     assert np.array_equal(tensors.get(name).float().numpy(), expected)
-    ends = "Q8_0" if kind[1] in "45" else kind
-    assert header.tensors["token_embd.weight"].type.name == ends
+    assert header.tensors["token_embd.weight"].type.name == kind
     assert header.tensors["blk.1.attn_norm.weight"].type.name == "F32"
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The widths of a group's range that a fit starts from, as fractions of all of it.
-_WIDTHS = (1.0, 0.93, 0.86)
+# How many codes more than there are a group's range has at the start of a fit: each start rounds
+# the numbers to other codes.
+_MORE_CODES = (-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0, 1.6, 2.4)
 _TURNS = 2
 _SMALLEST = 1e-30
 
@@ -84,7 +85,7 @@ class Fit:
 
     def _starts(self) -> list[tuple[Tensor, Tensor]]:
         low, high = self._x.amin(0).clamp_(max=0), self._x.amax(0)
-        return [((high - low) * width / self._top, low * width) for width in _WIDTHS]
+        return [((high - low) / (self._top + more), low) for more in _MORE_CODES]
 
 
 def divided(a: Tensor, b: Tensor) -> Tensor:

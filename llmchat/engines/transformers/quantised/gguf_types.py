@@ -19,8 +19,8 @@ _PLAIN = {
     "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
 }  # fmt: skip
 # IQ4_NL and IQ4_XS, and twice the values of E2M1 (MXFP4).
-_IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 
 
 def grouped(kind: GgmlType, rows: Tensor) -> GroupedWeight | None:
@@ -95,14 +95,14 @@ def _q8_0(blocks: Tensor) -> GroupedWeight:
 
 
 def _iq4_nl(blocks: Tensor) -> GroupedWeight:
-    return _simple(_nibbles(blocks[..., 2:], 16), 4, _half(blocks, 0), table=_table(_IQ4))
+    return _simple(_nibbles(blocks[..., 2:], 16), 4, _half(blocks, 0), table=_table(IQ4))
 
 
 def _mxfp4(blocks: Tensor) -> GroupedWeight:
     """Scales are powers of two; half of each, since the table has twice the values."""
     codes, power = _nibbles(blocks[..., 1:], 16), blocks[..., 0].to(torch.int32)
     bits = torch.where(power < 2, 0x00200000 << power.clamp(max=1), (power - 1) << 23)
-    return _simple(codes, 4, bits.view(torch.float32), table=_table(_E2M1))
+    return _simple(codes, 4, bits.view(torch.float32), table=_table(E2M1))
 
 
 def _q2_k(blocks: Tensor) -> GroupedWeight:
@@ -160,7 +160,7 @@ def _iq4_xs(blocks: Tensor) -> GroupedWeight:
     lows = torch.stack([packed & 15, packed >> 4], -1).flatten(-2)
     scales = (lows | (highs << 4)).to(torch.int8) - 32
     codes = _spread(blocks[..., 8:], 16, (0, 4), 15)
-    return _super(codes, 4, 32, _half(blocks, 0), scales=scales.flatten(1), table=_table(_IQ4))
+    return _super(codes, 4, 32, _half(blocks, 0), scales=scales.flatten(1), table=_table(IQ4))
 
 
 def _tq2_0(blocks: Tensor) -> GroupedWeight:

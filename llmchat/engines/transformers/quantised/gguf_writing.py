@@ -4,8 +4,11 @@ What gguf_tensors.py undoes is done here (gguf_places.py): rotary heads are inte
 are stacked, norms get the 1 that llama.cpp does not add, and so on.
 """
 
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +18,19 @@ from torch import Tensor
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_kinds
-from llmchat.engines.transformers.quantised.gguf_names import name_table, places_of
-from llmchat.engines.transformers.quantised.gguf_places import Stored
+from llmchat.engines.transformers.quantised.gguf_names import (
+    name_table,
+    places_of,
+    queries_of_a_key,
+)
+from llmchat.engines.transformers.quantised.gguf_places import Rows, Stored
 from llmchat.engines.transformers.quantised.gguf_rows import head_rows
+from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import Mismatch
 from llmchat.gguf_file import GgmlType
 from llmchat.gguf_file.architectures import ARCHITECTURES
+from llmchat.gguf_file.mixes import Facts
 
 _ALIGNMENT = 32
 
@@ -48,7 +57,8 @@ def targets_of(
 
     Raises Mismatch for a tensor that files of the architecture cannot hold.
     """
-    table = name_table(arch, len(plan.all_layers))
+    layers = len(plan.all_layers)
+    table = name_table(arch, layers)
     rows = head_rows(plan, is_rotated=ARCHITECTURES[arch].is_rotated)
     numbers = tuple(ARCHITECTURES[arch].numbers)
     found: dict[str, list[tuple[str, Stored, int]]] = {}
@@ -63,7 +73,11 @@ def targets_of(
             )
         for number, piece in enumerate(places[0].pieces):
             found.setdefault(piece.name, []).append((name, places[0], number))
-    return [_target(name, parts, tensors, wanted) for name, parts in found.items()]
+    sources = {name: tuple(sorted(parts, key=_place_in_target)) for name, parts in found.items()}
+    shapes = {name: _shape(parts, tensors) for name, parts in sources.items()}
+    facts = Facts(layers, _experts(shapes), queries_of_a_key(config), arch)
+    kinds = gguf_kinds.kinds_of(shapes, wanted, facts)
+    return [Target(name, parts, shapes[name], kinds[name]) for name, parts in sources.items()]
 
 
 def numbers_of(plan: Plan, tensors: Tensors, arch: str) -> dict[str, list[float]]:
@@ -87,25 +101,32 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
-def _target(
-    name: str, sources: list[tuple[str, Stored, int]], tensors: Tensors, wanted: str
-) -> Target:
-    sources = sorted(sources, key=_place_in_target)
+def _shape(sources: tuple[tuple[str, Stored, int], ...], tensors: Tensors) -> tuple[int, ...]:
     first, stored, number = sources[0]
     shape = tuple(stored.written(torch.empty(tensors.shapes[first], device="meta"))[number].shape)
     pieces = [stored.pieces[number] for _, stored, number in sources]
     matrices = {piece.index for piece in pieces}
     if pieces[0].count:
         shape = sum(piece.count for piece in pieces) // len(matrices), *shape[1:]
-    if pieces[0].index is not None:
-        shape = len(matrices), *shape
-    return Target(name, tuple(sources), shape, gguf_kinds.kind_of(name, shape, wanted))
+    return shape if pieces[0].index is None else (len(matrices), *shape)
 
 
 def _place_in_target(source: tuple[str, Stored, int]) -> tuple[int, int]:
     _, stored, number = source
     piece = stored.pieces[number]
     return piece.index or 0, piece.first
+
+
+def _experts(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many experts a layer has; 0 for a model without."""
+    return max((shape[0] for name, shape in shapes.items() if "_exps." in name), default=0)
+
+
+class Counts:
+    """How many matrices in few bits were copied as they are, of all that were quantised before."""
+
+    def __init__(self) -> None:
+        self.copied = self.quantised = 0
 
 
 def write(
@@ -115,15 +136,21 @@ def write(
     factors: Mapping[str, list[float]],
     tensors: Tensors,
     advance: Callable[[int], None] = lambda count: None,
-) -> None:
+    measure: Callable[[], Mapping[str, Tensor]] = dict,
+) -> Counts:
     """Write the file. facts: every key, in full. factors: tensors of float32 by their names.
-    advance: called with the bytes of each part.
+    advance: called with the bytes of each part. measure: returns the importance of inputs by the
+    name of a weight, asked for before the first fit.
     """
     _write_header(file, facts, targets, factors)
+    counts = Counts()
     with file.open("ab") as opened:
-        for part in _parts(targets, factors, tensors, opened.tell()):
+        for part in _parts(targets, factors, _Encoder(tensors, measure, counts), opened.tell()):
             opened.write(part)
             advance(len(part))
+        opened.flush()
+        os.fsync(opened.fileno())
+    return counts
 
 
 def _write_header(
@@ -160,7 +187,7 @@ def _type_of(value: Any) -> Any:
 
 
 def _parts(
-    targets: list[Target], factors: Mapping[str, list[float]], tensors: Tensors, start: int
+    targets: list[Target], factors: Mapping[str, list[float]], encoder: "_Encoder", start: int
 ) -> Iterator[bytes]:
     """The bytes behind the header, which ends at `start`: each tensor begins at a multiple of the
     alignment.
@@ -170,22 +197,61 @@ def _parts(
         yield _padded(struct.pack(f"<{len(values)}f", *values))
     for target in targets:
         for name, stored, number in target.sources:
-            for part in _numbers(name, stored, number, tensors):
-                yield from gguf_kinds.encoded(part, target.kind, name)
+            yield from encoder.bytes_of(name, stored, number, target.kind)
         yield bytes(-target.size % _ALIGNMENT)
 
 
-def _numbers(name: str, stored: Stored, number: int, tensors: Tensors) -> Iterator[Tensor]:
-    """The numbers of a piece in their order in the file. A weight in few bits is dequantised some
-    rows at a time: in 32 bits, an embedding has gigabytes.
+class _Encoder:
+    """The bytes of tensors. A weight in few bits is copied where the wanted type holds its numbers,
+    and dequantised some rows at a time where it does not: in 32 bits, an embedding has gigabytes.
     """
-    weight = tensors.grouped(name) if stored.is_plain else None
-    if weight is None:
-        yield stored.written(tensors.get(name))[number]
-        return
-    count = max(1, gguf_kinds.AT_ONCE // weight.shape[1])
-    for first in range(0, weight.shape[0], count):
-        yield weight.rows(first, count).dequantised()
+
+    def __init__(
+        self, tensors: Tensors, measure: Callable[[], Mapping[str, Tensor]], counts: Counts
+    ):
+        self._tensors, self._importance, self._counts = tensors, cache(measure), counts
+
+    def bytes_of(self, name: str, stored: Stored, number: int, kind: GgmlType) -> Iterator[bytes]:
+        weight = self._tensors.grouped(name)
+        if weight is not None:
+            self._counts.quantised += 1
+            ordered = _reordered(weight, stored)
+            found = None if ordered is None else gguf_kinds.copied(ordered, kind)
+            if found is not None:
+                self._counts.copied += 1
+                yield found
+                return
+        importance = None
+        if kind.name in gguf_kinds.FITTED:
+            importance = self._importance().get(name)
+        for part in self._numbers(name, stored, number, weight):
+            yield from gguf_kinds.encoded(part, kind, name, importance)
+
+    def _numbers(
+        self, name: str, stored: Stored, number: int, weight: GroupedWeight | None
+    ) -> Iterator[Tensor]:
+        """The numbers of a piece in their order in the file."""
+        if weight is None or not stored.is_plain:
+            yield stored.written(self._tensors.get(name))[number]
+            return
+        count = max(1, gguf_kinds.AT_ONCE // weight.shape[1])
+        for first in range(0, weight.shape[0], count):
+            yield weight.rows(first, count).dequantised()
+
+
+def _reordered(weight: GroupedWeight, stored: Stored) -> GroupedWeight | None:
+    """A weight in the order of the file, if it is one piece whose rows move at most."""
+    if len(stored.pieces) > 1 or stored.pieces[0].changes or stored.pieces[0].rows:
+        return None
+    if not stored.changes:
+        return weight
+    if weight.order is not None or not all(isinstance(one, Rows) for one in stored.changes):
+        return None
+
+    def moved(tensor: Tensor) -> Tensor:
+        return stored.written(tensor)[0]
+
+    return replace(replace(weight, table=None).map(moved), table=weight.table)
 
 
 def _padded(data: bytes) -> bytes:
