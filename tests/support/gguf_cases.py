@@ -118,7 +118,8 @@ GGUF_CASES = {name: CASES[name] for name in _AS_ELSEWHERE} | _OWN
 # Architectures that are read, and whose models are written as another one: a case, and the keys of
 # its file that the writer does not take from the config.
 READ_ALONE: dict[str, tuple[Case, Sizes]] = {
-    "baichuan": (CASES["llama"], {}),
+    # llama.cpp tells the 7B model, which rotates, by its depth.
+    "baichuan": (CASES["llama"]._replace(sizes=DENSE | {"num_hidden_layers": 32}), {}),
     "codeshell": (_OWN["starcoder2"]._replace(sizes=_OWN["starcoder2"].sizes | UNTIED), {}),
     "exaone": (CASES["llama"], {}),
     "internlm2": (CASES["llama"], {}),
@@ -127,7 +128,7 @@ READ_ALONE: dict[str, tuple[Case, Sizes]] = {
         {"embedding_scale": 12.0, "residual_scale": 0.22, "logit_scale": 8.0},
     ),
     "orion": (CASES["stablelm"]._replace(sizes=DENSE | {"partial_rotary_factor": 1.0}), {}),
-    "pangu-embedded": (CASES["llama: biases"], {}),
+    "pangu-embedded": (CASES["llama"]._replace(sizes=DENSE | {"attention_bias": True}), {}),
     "qwen": (
         CASES["qwen2"]._replace(sizes=UNGROUPED | {"num_key_value_heads": 4}),
         {"feed_forward_length": 192},
