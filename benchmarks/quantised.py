@@ -10,7 +10,8 @@ one-shot until its first token, and the memory of a process that reads 541 token
 
 `llmchat int8` runs the same weights in int8: they are dequantised to a checkpoint in WORK first,
 3 GB for a model of 1.5 billion. --no-int8 leaves it out. --save writes
-benchmarks/results/quantised.json, one entry for each file.
+benchmarks/results/quantised.json, one entry for each file; a processor without AVX-512 saves to
+quantised_avx2.json.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from families import kept_in
 from families_inside import PREFILL, SHORT, prompt_ids
 
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "quantised.json"
+RESULTS = HERE / "results"
 OURS, INT8, MEMORY = "llmchat", "llmchat int8", "memory"
 # Speeds are compared with those of others; seconds and gigabytes stand for themselves.
 TARGETS = {
@@ -205,6 +206,11 @@ def measure(file: Path, given: argparse.Namespace) -> dict[str, Any]:
     return found | ratios(found["rates"])
 
 
+def has_avx512() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return not cpuinfo.exists() or "avx512f" in cpuinfo.read_text("utf-8")
+
+
 def show(name: str, found: dict[str, Any]) -> None:
     print(name)
     for label, of in found["rates"].items():
@@ -227,7 +233,8 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    results = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {}
+    result = RESULTS / f"quantised{'' if has_avx512() else '_avx2'}.json"
+    results = json.loads(result.read_text("utf-8")) if result.exists() else {}
     for file in given.files:
         found = measure(file.resolve(), given)
         show(file.name, found)
@@ -241,7 +248,7 @@ def main() -> None:
         results[file.name] = about | found
         if given.save:
             text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-            RESULT.write_text(text, "utf-8")
+            result.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

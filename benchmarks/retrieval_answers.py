@@ -24,6 +24,8 @@ from msgspec import json as fast
 from retrieval import RESULTS
 from retrieval_questions import Question
 
+from llmchat.attachments.docs_question import with_documents
+from llmchat.attachments.documents import Documents
 from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.engines import Chunk, Sampling
@@ -32,8 +34,6 @@ from llmchat.memory.index import Index
 from llmchat.models.open_model import OpenModel
 from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
-from llmchat.ui.docs_question import with_documents
-from llmchat.ui.documents import Documents
 
 MAX_TOKENS = 80
 SYSTEM = (

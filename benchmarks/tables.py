@@ -10,6 +10,7 @@ import datetime
 import json
 import re
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,13 @@ QUANTISED = {
 PEERS = ("llmchat", "llama.cpp", "OpenVINO GenAI", "llmchat int8")
 
 
-def quantised() -> str:
+def quantised(name: str = "quantised") -> str:
     """benchmarks/quantised.py: tokens per second of each file, and what else it measures."""
-    found = {name: one for name, one in results("quantised").items() if name in QUANTISED}
-    head = [f"| tokens/s | {' | '.join(PEERS)} |", f"|---|{'--:|' * len(PEERS)}"]
+    found = {name: one for name, one in results(name).items() if name in QUANTISED}
+    peers = [peer for peer in PEERS if any(peer in one["rates"] for one in found.values())]
+    head = [f"| tokens/s | {' | '.join(peers)} |", f"|---|{'--:|' * len(peers)}"]
     rates = [
-        f"| {QUANTISED[name]}, {what} | {' | '.join(_best_in_bold(_rates(one, what)))} |"
+        f"| {QUANTISED[name]}, {what} | {' | '.join(_best_in_bold(_rates(one, what, peers)))} |"
         for name, one in found.items()
         for what in ("decode", "prefill")
     ]
@@ -173,8 +175,8 @@ def quantised() -> str:
     return "\n".join([*head, *rates, "", *besides, "", measured])
 
 
-def _rates(one: dict[str, Any], what: str) -> list[float | None]:
-    return [one["rates"].get(peer, {}).get(what) for peer in PEERS]
+def _rates(one: dict[str, Any], what: str, peers: list[str]) -> list[float | None]:
+    return [one["rates"].get(peer, {}).get(what) for peer in peers]
 
 
 TABLES = {
@@ -182,6 +184,7 @@ TABLES = {
     "engine": engine,
     "families": all_families,
     "quantised": quantised,
+    "quantised_avx2": partial(quantised, "quantised_avx2"),
     **retrieval_tables.TABLES,
 }
 

@@ -6,6 +6,7 @@ import msgspec
 
 from llmchat.commands.json_reference import OUTPUTS, fields_of
 from llmchat.engines.transformers import families
+from llmchat.gguf_file.architectures import ARCHITECTURES, Architecture
 from llmchat.settings import Options
 from llmchat.settings.types import in_words
 from llmchat.settings.variables import OWN, STANDARD
@@ -49,8 +50,22 @@ def families_page() -> str:
         "| `model_type` in config.json | family |",
         "|---|---|",
         *(f"| {_quoted(kinds)} | {_about(module)} |" for module, kinds in sorted(types.items())),
+        "",
+        "## GGUF files",
+        "",
+        "Files of these architectures of llama.cpp run as they are. `llmchat convert` writes",
+        "those that have a tick.",
+        "",
+        "| `general.architecture` | `model_type` | written |",
+        "|---|---|:-:|",
+        *(_architecture_row(*one) for one in sorted(ARCHITECTURES.items())),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _architecture_row(name: str, known: Architecture) -> str:
+    kinds = _quoted([known.model_type, *known.also])
+    return f"| `{name}` | {kinds} | {'✓' if known.is_written else '–'} |"
 
 
 def _quoted(kinds: list[str]) -> str:

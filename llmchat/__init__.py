@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from llmchat.api.chat import Chat as Chat
     from llmchat.api.opening import open as open
     from llmchat.api.opening import sessions as sessions
+    from llmchat.api.plotting import Plot as Plot
+    from llmchat.api.plotting import plot as plot
     from llmchat.api.pulling import Plan as Plan
     from llmchat.api.pulling import pull as pull
     from llmchat.calls import Call as Call
@@ -60,6 +62,7 @@ _PUBLIC = {
     "Message": "conversation",
     "NotPulled": "errors",
     "Plan": "api.pulling",
+    "Plot": "api.plotting",
     "Prefill": "engines",
     "Sampling": "settings.sampling",
     "SentWindow": "answer_report",
@@ -73,6 +76,7 @@ _PUBLIC = {
     "batch": "api.batches",
     "open": "api.opening",
     "open_async": "api.async_chat",
+    "plot": "api.plotting",
     "pull": "api.pulling",
     "sessions": "api.opening",
 }

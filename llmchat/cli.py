@@ -28,6 +28,7 @@ from llmchat.commands import (
     index,
     memory,
     models,
+    plot,
     plugins,
     presets,
     prompt,
@@ -59,6 +60,7 @@ app.command()(doctor.doctor)
 app.command()(batch.batch)
 app.add_typer(evaluate.app)
 app.command()(bench.bench)
+app.command()(plot.plot)
 app.command()(convert.convert)
 app.add_typer(finetune.app)
 app.add_typer(sessions.app, name="sessions")

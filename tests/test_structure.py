@@ -54,9 +54,9 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "models": ("ordered", ("models", "docs_material", "stored_conversation", "tool_turn", "reply",
             "dropped_turns", "acting", "answer_record", "chat", "beginning", "answer_form",
-            "answer_report")),
-    "front ends": ("ordered", ("ui", "server", "finetune", "deploy", "evaluate", "batches", "bench",
-            "api", "connect")),
+            "answer_report", "attachments")),
+    "front ends": ("ordered", ("server", "finetune", "deploy", "evaluate", "batches", "api", "ui",
+            "bench", "connect")),
     "commands": ("separate", ("commands",)),
     "program": ("separate", ("cli",)),
 }  # fmt: skip
@@ -140,6 +140,7 @@ def _reached(graph: dict[str, set[str]], start: str) -> set[str]:
 # Only the World reads the process's environment, streams and clock; these modules may, too.
 READS_THE_PROCESS = {
     "settings.world": "makes the World",
+    "plugins.printing": "redirects the stream that plugins print to",
     "process.startup": "repairs the streams and configures libraries before there is a World",
     "bench.peer_protocol": "runs in a process of its own, also in a Python without llmchat",
     "engines.gguf": "passes LLMCHAT_TRACEBACK on to llama.cpp",

@@ -15,13 +15,13 @@ from llmchat.api.answer import Answer, GrowingAnswer
 from llmchat.api.forms import Form
 from llmchat.api.shared_model import SharedModel
 from llmchat.api.stream import Slot
+from llmchat.attachments.documents import Documents
+from llmchat.attachments.large_material import with_material
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
 from llmchat.errors import UsageError, did_you_mean
 from llmchat.presets import adjust, setting_names
 from llmchat.tools.toolbox import Result
-from llmchat.ui.documents import Documents
-from llmchat.ui.large_material import with_material
 
 if TYPE_CHECKING:
     from llmchat.history import History

@@ -22,8 +22,8 @@ from llmchat.models.structures import check_for
 from llmchat.output.formatting import counted
 
 if TYPE_CHECKING:
+    from llmchat.attachments.documents import Documents
     from llmchat.roles import Role
-    from llmchat.ui.documents import Documents
 
 T = TypeVar("T")
 S = TypeVar("S")

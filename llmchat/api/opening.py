@@ -13,6 +13,8 @@ from llmchat.api.forms import Form, form_of
 from llmchat.api.functions import FunctionTool
 from llmchat.api.place import here
 from llmchat.api.shared_model import SharedModel
+from llmchat.attachments.documents import Documents
+from llmchat.attachments.given_files import read_given
 from llmchat.beginning import begin, role_of
 from llmchat.calls import Call
 from llmchat.errors import UsageError
@@ -30,8 +32,6 @@ from llmchat.tools import Tool
 from llmchat.tools.opening import open_toolbox
 from llmchat.tools.permission import Reply
 from llmchat.tools.toolbox import Toolbox
-from llmchat.ui.documents import Documents
-from llmchat.ui.given_files import read_given
 
 T = TypeVar("T")
 # A function, the name of a tool or a group, or a tool itself.

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from llmchat.errors import UsageError
 from llmchat.roles import Role, chosen_role
 
 
@@ -20,9 +19,8 @@ def role_of_batch(spec: str | None, own: Path) -> Role | None:
 
 def check_role(role: Role) -> None:
     """Raise UsageError for a role with keys that a batch does not support."""
-    more = {"turns": role.turns, "tools": role.tools, "docs": role.docs}
-    if has := [name for name, value in more.items() if value]:
-        raise UsageError(
-            f"the role `{role.name}` has {' and '.join(has)}, which a batch does not support",
-            "a batch asks one question per line; use this role with `llmchat chat`",
-        )
+    role.check_lacks(
+        ("turns", "tools", "docs"),
+        "a batch",
+        "a batch asks one question per line; use this role with `llmchat chat`",
+    )

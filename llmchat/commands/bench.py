@@ -56,6 +56,7 @@ def bench(
     rounds: _Rounds = 3,
     compare: _Compare = False,
     peers_python: _PeersPython = None,
+    plot_to: options.PlotTo = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     **shared: Any,
@@ -64,16 +65,21 @@ def bench(
     from llmchat import bench as room
     from llmchat.bench import report as shown
     from llmchat.bench.peers import Peers
+    from llmchat.bench.speed_plot import speed_figure
+    from llmchat.output.plots.showing import show, wish
     from llmchat.ui.json_output import print_json
 
     # Each kind of weights is a measurement of its own.
     given = {name: value for name, value in options.given(ctx).items() if name != "weights"}
     world = options.world_of(ctx)
+    stream = world.stderr if json else world.stdout
+    wanted = wish(plot_to, world, stream, quiet=json)
     peers = Peers(world, peers_python) if compare or peers_python else None
     report = room.measure(room.plan(given, weights or (), world, peers), rounds, world, quiet=quiet)
     if json:
         print_json(world, report)
     else:
         shown.show(report, world)
+    show(speed_figure(report), wanted, world, stream)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -1,10 +1,12 @@
-"""The flags that only `llmchat chat` has."""
+"""The flags of `llmchat chat` that are no options of llmchat, or that no other command has."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from llmchat.commands import options
+from llmchat.structure.arguments import of_flags
 
 Prompt = Annotated[
     str | None,
@@ -150,3 +152,41 @@ Map = Annotated[
         rich_help_panel=options.CONTEXT,
     ),
 ]
+
+
+class ChatFlags(Struct, frozen=True):
+    """The flags, in the order of the help. Typer reads them from here."""
+
+    prompt: Prompt = None
+    file: File = None
+    map: Map = False
+    continue_: Continue = False
+    session: Session = None
+    no_log: NoLog = None
+    memory: Memory = None
+    json: options.Json = False
+    no_stream: NoStream = False
+    plain: Plain = None
+    extract: Extract = False
+    answers: Answers = 1
+    vi: Vi = None
+    schema: Schema = None
+    regex: Regex = None
+    choice: Choice = None
+    grammar: Grammar = None
+    web: Web = False
+    no_server: NoServer = False
+    quiet: options.Quiet = False
+    verbose: options.Verbose = False
+
+    @classmethod
+    def of(cls, ctx: typer.Context) -> "ChatFlags":
+        """The flags of a command line."""
+        return cls(**{name: ctx.params[name] for name in cls.__struct_fields__})
+
+    def as_options(self) -> dict[str, Any]:
+        """What they say of the options of llmchat, beyond those of the same name."""
+        return {
+            "schema": of_flags(self.schema, self.regex, self.choice or (), self.grammar),
+            "memory": {True: "propose", False: "off", None: None}[self.memory],
+        }

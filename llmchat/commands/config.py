@@ -1,12 +1,13 @@
 """`llmchat config`: show the options and where their values come from, and change config.toml."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from llmchat.commands import options
-from llmchat.settings import Options, World, resolve
+from llmchat.errors import LlmchatError
+from llmchat.settings import Options, Settings, World, resolve
 
 app = typer.Typer(help="Show and change settings.", no_args_is_help=True)
 
@@ -26,25 +27,43 @@ _Key = Annotated[
 
 
 @app.command("show")
+@options.with_options("role", before="json")
 def show_config(
     ctx: typer.Context,
     origin: Annotated[
         bool, typer.Option("--origin", help="Show where each value came from.")
     ] = False,
     json: options.Json = False,
+    **shared: Any,
 ) -> None:
-    """Every option and its value."""
+    """Every option and its value, with the options of the role in use."""
     from llmchat.commands.outputs import OptionOrigin
     from llmchat.ui import tables
 
     world: World = ctx.obj
-    settings = resolve(world, {})
+    settings = _settings(world, options.given(ctx))
     # All of them: the struct itself leaves out those that have their default.
     values = msgspec.structs.asdict(settings.options)
     if origin:
         rows = [OptionOrigin(name, values[name], settings.origins[name]) for name in values]
         return tables.rows(world, rows, ("name", "value", "origin"), json=json)
     tables.facts(world, values, json=json)
+
+
+def _settings(world: World, flags: dict[str, Any]) -> Settings:
+    """The options of a chat with these flags; a note says why a role cannot be used."""
+    from llmchat.roles import chosen_role, settings_with_role
+
+    settings = resolve(world, flags)
+    try:
+        role = chosen_role(settings.options.role, world.own_roles)
+        return settings_with_role(world, role, flags)
+    except LlmchatError as error:
+        origin = settings.origins["role"]
+        if origin == "flag":
+            raise
+        print(f"note: the role of {origin} is not used: {error.message}", file=world.stderr)
+        return settings
 
 
 @app.command("set", context_settings={"ignore_unknown_options": True})

@@ -50,7 +50,7 @@ def connect(
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Continue even if the model does not suffice for the client."),
+        typer.Option("--force", help="Continue even if the model lacks tools or window."),
     ] = False,
     json: options.Json = False,
 ) -> None:

@@ -12,6 +12,8 @@ from llmchat.settings import World
 if TYPE_CHECKING:
     from llmchat.evaluate.candidates import Candidate
     from llmchat.evaluate.run import Outcome
+    from llmchat.output.plots.figures import Figure
+    from llmchat.roles import Role
 
 app = typer.Typer()
 
@@ -118,8 +120,8 @@ _Resume = Annotated[
 ]
 
 _with_shared_options = options.with_options(
-    "format", "weights", "kv", "engine", "url", "device", "trust_remote_code", "offline", "system",
-    "context", "policy", before="max_tokens",
+    "format", "weights", "kv", "engine", "url", "device", "trust_remote_code", "offline", "role",
+    "system", "context", "policy", before="max_tokens",
 )  # fmt: skip
 
 
@@ -140,6 +142,7 @@ def evaluate(
     seed: Seed = 0,
     output: _Output = None,
     resume: _Resume = False,
+    plot_to: options.PlotTo = None,
     json: options.Json = False,
     quiet: Quiet = False,
     **shared: Any,
@@ -147,7 +150,11 @@ def evaluate(
     """Score models on the same tasks, with 95 % intervals, and compare them with the first one."""
     if bool(tasks) == bool(harness):
         raise UsageError("evaluate needs either --tasks FILE or --harness TASKS")
+    from llmchat.output.plots.showing import show, wish
+
     world = options.world_of(ctx)
+    stream = world.stderr if json else world.stdout
+    wanted = wish(plot_to, world, stream, quiet=json)
     if harness:
         candidates, outcome = _run_harness(ctx, world, models, harness)
     else:
@@ -161,6 +168,7 @@ def evaluate(
         print_json(world, for_json(made_by, outcome.results, outcome.interrupted, error))
     else:
         _print_table(world, outcome, candidates[0].label)
+    show(_figure(outcome), wanted, world, stream)
     _end(outcome.interrupted, outcome.error)
 
 
@@ -170,9 +178,11 @@ def _run_tasks(
     """Ask every model the items of task files."""
     from llmchat import evaluate as room
     from llmchat.evaluate.candidates import find_candidates
+    from llmchat.evaluate.roles import items_in_role, role_of_models
 
-    flags = ctx.params
-    ask_options = room.AskOptions(_folds(flags["fold"]), flags["seed"])
+    flags, role = ctx.params, role_of_models(ctx.params["role"], world.own_roles)
+    given = _given(ctx, role)
+    ask_options = room.AskOptions(_folds(flags["fold"]), given.pop("seed"))
     items: list[Any] = []
     for file in files:
         items += room.read_tasks(
@@ -183,10 +193,11 @@ def _run_tasks(
             limit=flags["limit"],
             before=len(items),
         )
-    candidates = find_candidates(models, _given(ctx), world)
+    candidates = find_candidates(models, given, world)
     output = _place(flags["output"]) if flags["output"] else None
     kept = room.ResultFile(output, resume=flags["resume"])
-    outcome = room.run(candidates, items, ask_options, world, kept, quiet=flags["quiet"])
+    asked = items_in_role(items, role)
+    outcome = room.run(candidates, asked, ask_options, world, kept, quiet=flags["quiet"])
     return candidates, outcome
 
 
@@ -202,7 +213,13 @@ def _run_harness(
         raise UsageError(
             "--output and --resume are for --tasks", "--json prints all results of the harness"
         )
-    candidates = find_candidates(models, _given(ctx), world)
+    if flags["role"]:
+        raise UsageError(
+            "--role is for --tasks", "the tasks of the harness have prompts of their own"
+        )
+    given = _given(ctx)
+    del given["seed"]
+    candidates = find_candidates(models, given, world)
     outcome = room.run_harness(
         candidates,
         [name.strip() for name in tasks.split(",") if name.strip()],
@@ -270,12 +287,17 @@ def compare(
     """Compare the answers of several models or adapters to the same prompts."""
     from llmchat.evaluate import compare as room
     from llmchat.evaluate.candidates import find_candidates
+    from llmchat.evaluate.roles import role_of_models
     from llmchat.ui.json_output import print_json
 
-    given = _given(ctx)
     world = options.world_of(ctx)
+    role = role_of_models(ctx.params["role"], world.own_roles)
+    given = _given(ctx, role)
+    seed = given.pop("seed")
     named, prompts = (models, words or []) if models else _parted(words or [], bool(file))
     asked = room.read_prompts(world, prompts, file or ())
+    if role:
+        asked = [role.ask_last(one) for one in asked]
     candidates = find_candidates(named, given, world)
     page = _place(html) if html else None
     result = room.compare(candidates, asked, world, seed=seed, quiet=quiet)
@@ -301,11 +323,18 @@ def _parted(words: list[str], file: bool) -> tuple[list[str], list[str]]:
     return named, prompts
 
 
-def _given(ctx: typer.Context) -> dict[str, Any]:
-    """The options that are the same for every model; greedy unless a temperature was given."""
-    # The seed is the run's: it is passed on with each question.
-    shared = {name: value for name, value in options.given(ctx).items() if name != "seed"}
-    return shared | {"temperature": shared["temperature"] or 0.0}
+def _given(ctx: typer.Context, role: "Role | None" = None) -> dict[str, Any]:
+    """The options that are the same for every model: flags, else the role's, else defaults.
+
+    Greedy without a temperature. The seed is the run's.
+    """
+    from llmchat.evaluate.roles import options_of
+
+    written = options.given(ctx)
+    sets = {"temperature": 0.0} | options_of(role)
+    return written | {
+        name: value for name, value in sets.items() if not options.is_given(ctx, name)
+    }
 
 
 def _place(file: str) -> Path:
@@ -340,6 +369,13 @@ def _print_table(world: World, outcome: "Outcome", first: str) -> None:
     differences = report.differences(outcome.results, first)
     if differences:
         print("", *map(report.sentence, differences), sep="\n", file=world.stdout)
+
+
+def _figure(outcome: "Outcome") -> "Figure":
+    from llmchat.evaluate.report import rows
+    from llmchat.evaluate.score_plot import score_figure
+
+    return score_figure(rows(outcome.results))
 
 
 def _end(interrupted: bool, error: LlmchatError | None) -> None:

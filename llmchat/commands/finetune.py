@@ -170,6 +170,7 @@ def finetune(
     report_to: _ReportTo = "",
     device: options.Device = None,
     overwrite: _Overwrite = False,
+    plot_to: options.PlotTo = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
@@ -177,12 +178,15 @@ def finetune(
 
     The same command continues an interrupted run.
     """
+    from llmchat.finetune.loss_plot import loss_figure
     from llmchat.finetune.recipes import get_recipe
     from llmchat.finetune.run import finetune as run
     from llmchat.finetune.types import Task
     from llmchat.models.opener import preset_of
+    from llmchat.output.plots.showing import show, wish
 
     world: World = ctx.obj
+    wanted = wish(plot_to, world, world.stderr, quiet=json)
     task = Task(
         preset=preset_of(world, model=base, format=format),
         data=tuple(data),
@@ -195,6 +199,7 @@ def finetune(
         report_to=tuple(filter(None, report_to.split(","))),
         overwrite=overwrite,
         quiet=quiet,
+        live_plot=wanted.kind != "none",
     )
     try:
         outcome = run(task, world)
@@ -203,6 +208,7 @@ def finetune(
         raise
     if outcome is not None:
         _print_outcome(outcome, task, world, json=json)
+        show(loss_figure({outcome.name: outcome.trained.curve}), wanted, world, world.stderr)
 
 
 # Flags of a recipe's fields of the same name.

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from llmchat.answer_form import fault_of, value_of
 from llmchat.answer_report import CitedSource, SentWindow, Timings, ToolUse, Usage
+from llmchat.attachments.given_files import GivenText
 from llmchat.chat import Chat, Event
 from llmchat.commands.outputs import Answer, OneAnswer
 from llmchat.conversation import Message, material
@@ -25,7 +26,6 @@ from llmchat.tools.toolbox import Result
 from llmchat.tools.web.settings import WebSettings
 from llmchat.ui import printing
 from llmchat.ui.answer_display import AnswerDisplay
-from llmchat.ui.given_files import GivenText
 from llmchat.ui.json_output import print_json
 from llmchat.ui.map_reading import notes_for, with_notes
 from llmchat.ui.prefill_progress import PrefillProgress, on_interrupt

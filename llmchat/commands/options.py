@@ -5,9 +5,10 @@ None means not given: then a variable, the config file or the preset decides.
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from msgspec import Struct
 
 from llmchat.settings import Options, World, types
 from llmchat.settings.sampling import SAMPLING_SETTINGS
@@ -40,6 +41,12 @@ def world_of(ctx: typer.Context) -> World:
 def given(ctx: typer.Context) -> dict[str, Any]:
     """The flags of a command that are options of llmchat; None for one that was not given."""
     return {name: value for name, value in ctx.params.items() if name in Options.__struct_fields__}
+
+
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether a flag is on the command line; its default does not count."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 _METAVARS = {int: "INTEGER", float: "FLOAT"}
@@ -76,6 +83,17 @@ def with_options(*names: str, before: str = "") -> Callable[[Command], Command]:
     return decorate
 
 
+def with_flags_of(flags: type[Struct]) -> Callable[[Command], Command]:
+    """Add the fields of a struct to a command, each as the flag of its annotation."""
+
+    def decorate(command: Command) -> Command:
+        kinds = get_type_hints(flags, include_extras=True)
+        defaults = dict(zip(flags.__struct_fields__, flags.__struct_defaults__, strict=True))
+        return _with_flags(command, {name: kinds[name] for name in defaults}, defaults=defaults)
+
+    return decorate
+
+
 def with_sampling(command: Command) -> Command:
     """Add to a command a flag for each sampling parameter that its signature does not name.
 
@@ -91,12 +109,20 @@ def with_sampling(command: Command) -> Command:
     return _with_flags(command, flags)
 
 
-def _with_flags(command: Command, flags: Mapping[str, Any], before: str = "") -> Command:
-    """Insert flags, by name, into the signature that Typer reads. None where one is not given."""
+def _with_flags(
+    command: Command,
+    flags: Mapping[str, Any],
+    before: str = "",
+    defaults: Mapping[str, Any] | None = None,
+) -> Command:
+    """Insert flags, by name, into the signature that Typer reads; their default is None."""
+    given = defaults or {}
     signature = inspect.signature(command, eval_str=True).parameters.values()
     own = [one for one in signature if one.kind is not one.VAR_KEYWORD]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=flag)
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=given.get(name), annotation=flag
+        )
         for name, flag in flags.items()
     ]
     place = [one.name for one in own].index(before) if before else len(own)
@@ -299,6 +325,16 @@ Verbose = Annotated[
 ]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)
+]
+PlotTo = Annotated[
+    str | None,
+    typer.Option(
+        "--plot",
+        metavar="WHERE",
+        help="auto (a terminal gets a plot, as an image if it can), text, image, none, FILE.png or"
+        " FILE.svg.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Tool = Annotated[
     list[str] | None,

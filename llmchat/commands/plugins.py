@@ -17,7 +17,7 @@ from llmchat.settings.types import ENGINES
 def plugins(
     ctx: typer.Context,
     check: Annotated[
-        bool, typer.Option("--check", help="Import each; exit with 1 if one is broken.")
+        bool, typer.Option("--check", help="Import each plugin; exit with code 1 if one is broken.")
     ] = False,
     json: options.Json = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,

@@ -30,11 +30,11 @@ def prompt(
     """Print exactly what a model would be given; dropped messages are listed on stderr."""
     from llmchat.commands.render_prompt import run
     from llmchat.presets import preset_for
-    from llmchat.roles import chosen_role, with_role
+    from llmchat.roles import chosen_role, settings_with_role
 
     world: World = ctx.obj
     given = options.given(ctx)
     role = chosen_role(resolve(world, given).options.role, world.own_roles)
-    chosen = resolve(world, with_role(role.options() if role else {}, given)).options
+    chosen = settings_with_role(world, role, given).options
     preset, trim = preset_for(chosen, world.own_presets), bool(chosen.context)
     run(world, preset, file, ids=ids, trim=trim, role=role)

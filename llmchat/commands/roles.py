@@ -19,7 +19,8 @@ app = typer.Typer(
 )
 
 _Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A role.", autocompletion=options.complete_role)
+    str,
+    typer.Argument(metavar="NAME", help="Name of a role.", autocompletion=options.complete_role),
 ]
 
 

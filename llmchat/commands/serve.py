@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from llmchat.commands import options
+from llmchat.commands import options, serve_flags
 from llmchat.errors import UsageError
 from llmchat.settings import World
 
@@ -23,220 +23,43 @@ keys = typer.Typer(help="Manage the API keys for other machines.", no_args_is_he
 app.add_typer(serving, name="serve")
 serving.add_typer(keys, name="keys")
 
-ADDRESS, MODELS, LIMITS, LIFE = "Address", options.MODEL, "Limits", "Start and stop"
-KeyFile = Annotated[
-    Path | None,
-    typer.Option("--key-file", help="File of the keys' hashes, instead of the config folder's."),
-]
-
-
-_Models = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-m",
-        "--model",
-        help="Load this model at the start, and serve no others; may be repeated. By default"
-        " every pulled model is loaded on request.",
-        rich_help_panel=MODELS,
-        autocompletion=options.complete_model,
-    ),
-]
-_Adapters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--adapter",
-        metavar="NAME=FOLDER",
-        help="A LoRA adapter, requested as MODEL+NAME; may be repeated.",
-        rich_help_panel=MODELS,
-    ),
-]
-_Draft = Annotated[
-    str | None,
-    typer.Option(
-        "--draft",
-        metavar="MODEL",
-        help="A small model that drafts for the models of -m, which need its vocabulary; used while"
-        " one answer is written at a time.",
-        rich_help_panel=MODELS,
-        autocompletion=options.complete_model,
-    ),
-]
-_Memory = Annotated[
-    str,
-    typer.Option(
-        help="Memory for all models, such as 12G; by default 80 % of the free memory.",
-        rich_help_panel=MODELS,
-    ),
-]
-_KeepAlive = Annotated[
-    str,
-    typer.Option(
-        "--keep-alive",
-        help="How long an unused model stays loaded: 5m (the default; for ever with -m), 1h, or"
-        " -1 for ever.",
-        rich_help_panel=MODELS,
-    ),
-]
-_Window = Annotated[
-    int | None,
-    typer.Option(
-        "--context",
-        help="Context window in tokens; 0 for the model's own.",
-        rich_help_panel=LIMITS,
-    ),
-]
-_Trim = Annotated[
-    bool,
-    typer.Option(
-        "--trim",
-        help="Drop messages that do not fit the context window, instead of refusing the request.",
-        rich_help_panel=LIMITS,
-    ),
-]
-_Host = Annotated[
-    str,
-    typer.Option(
-        help="Address to listen on; any other than loopback requires an API key.",
-        rich_help_panel=ADDRESS,
-    ),
-]
-_Port = Annotated[
-    int, typer.Option(min=0, max=65535, help="0 for any free port.", rich_help_panel=ADDRESS)
-]
-_Names = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--name",
-        help="Another host name of this server (in the Host header).",
-        rich_help_panel=ADDRESS,
-    ),
-]
-_Cors = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="ORIGIN",
-        help="Allow a web page of another origin, such as https://a.example.",
-        rich_help_panel=ADDRESS,
-    ),
-]
-_Slots = Annotated[
-    int,
-    typer.Option(
-        min=1, max=1024, help="Answers of one model at the same time.", rich_help_panel=LIMITS
-    ),
-]
-_Queue = Annotated[
-    int,
-    typer.Option(
-        min=0, help="Requests that may wait; further ones get status 429.", rich_help_panel=LIMITS
-    ),
-]
-_Rate = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="Requests a minute for each key or address; 0 for no limit.",
-        rich_help_panel=LIMITS,
-    ),
-]
-_Timeout = Annotated[str, typer.Option(help="Time limit of an answer.", rich_help_panel=LIMITS)]
-_MaxBody = Annotated[
-    str, typer.Option("--max-body", help="Size limit of a request.", rich_help_panel=LIMITS)
-]
-_Background = Annotated[
-    bool,
-    typer.Option(
-        "--background",
-        help="Run in the background; `llmchat chat` uses the server then.",
-        rich_help_panel=LIFE,
-    ),
-]
-_Stop = Annotated[
-    bool, typer.Option("--stop", help="Stop the background server.", rich_help_panel=LIFE)
-]
-_Idle = Annotated[
-    str,
-    typer.Option(
-        help="Stop after this time without a request: 30m (the default with --background), or -1"
-        " for never.",
-        rich_help_panel=LIFE,
-    ),
-]
-_History = Annotated[
-    bool,
-    typer.Option(
-        "--history",
-        help="Store the web page's conversations on the server, not in the browser.",
-        rich_help_panel=LIFE,
-    ),
-]
-_Tools = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Let clients run this tool or group here; may be repeated. The web page asks its user"
-        " before each call.",
-        rich_help_panel=options.TOOLS,
-    ),
-]
-_Docs = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="Let requests and the web page search this index (`llmchat index list`); may be"
-        " repeated. Whoever may use the server can read its passages.",
-        rich_help_panel=options.TOOLS,
-    ),
-]
-_Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help="With --host: let other machines run this tool, though it may change something.",
-        rich_help_panel=options.TOOLS,
-    ),
-]
-_LogPrompts = Annotated[
-    bool,
-    typer.Option("--log-prompts", help="Write prompts to the log.", rich_help_panel=LIFE),
-]
-
 
 @serving.callback()
 def serve(
     ctx: typer.Context,
-    models: _Models = None,
-    adapters: _Adapters = None,
-    memory: _Memory = "",
-    keep_alive: _KeepAlive = "",
+    models: serve_flags.Models = None,
+    adapters: serve_flags.Adapters = None,
+    memory: serve_flags.Memory = "",
+    keep_alive: serve_flags.KeepAlive = "",
     weights: options.Weights = None,
     kv: options.Kv = None,
     device: options.Device = None,
-    draft: _Draft = None,
-    window: _Window = None,
-    trim: _Trim = False,
-    host: _Host = "127.0.0.1",
-    port: _Port = 8000,
-    names: _Names = None,
-    cors: _Cors = None,
-    key_file: KeyFile = None,
-    slots: _Slots = 16,
-    queue: _Queue = 64,
-    rate: _Rate = 0,
-    timeout: _Timeout = "10m",
-    max_body: _MaxBody = "4M",
-    background: _Background = False,
-    stop: _Stop = False,
-    idle: _Idle = "",
-    history: _History = False,
-    log_prompts: _LogPrompts = False,
-    tools: _Tools = None,
+    draft: serve_flags.Draft = None,
+    roles: serve_flags.Roles = None,
+    window: serve_flags.Window = None,
+    trim: serve_flags.Trim = False,
+    host: serve_flags.Host = "127.0.0.1",
+    port: serve_flags.Port = 8000,
+    names: serve_flags.Names = None,
+    cors: serve_flags.Cors = None,
+    key_file: serve_flags.KeyFile = None,
+    slots: serve_flags.Slots = 16,
+    queue: serve_flags.Queue = 64,
+    rate: serve_flags.Rate = 0,
+    timeout: serve_flags.Timeout = "10m",
+    max_body: serve_flags.MaxBody = "4M",
+    background: serve_flags.Background = False,
+    stop: serve_flags.Stop = False,
+    idle: serve_flags.Idle = "",
+    history: serve_flags.History = False,
+    log_prompts: serve_flags.LogPrompts = False,
+    tools: serve_flags.Tools = None,
     mcp: options.Mcp = None,
-    allow: _Allow = None,
+    allow: serve_flags.Allow = None,
     root: options.Root = None,
     allow_private: options.AllowPrivate = None,
     searxng_url: options.SearxngUrl = None,
-    docs: _Docs = None,
+    docs: serve_flags.Docs = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Serve models to many users at once: an OpenAI-compatible API at /v1, and a web page at /."""
@@ -251,6 +74,7 @@ def serve(
         arguments = [argument for argument in world.arguments if argument != "--background"]
         return detached.start(world, [*arguments, *([] if idle else ["--idle", "30m"])])
     _need_libraries()
+    from llmchat.server.roles import served_roles
     from llmchat.server.run import serve as run
     from llmchat.server.serve_options import ServeOptions, tool_settings
 
@@ -268,6 +92,7 @@ def serve(
         log_prompts=log_prompts, history=history,
         tools=tool_settings(world, tools or (), mcp or (), allow or (), tool_flags),
         docs=tuple(docs or ()),
+        roles=served_roles(world, roles or (), docs or ()),
     )  # fmt: skip
     if draft and not models:
         raise UsageError("--draft requires -m: other models may have another vocabulary")
@@ -279,14 +104,16 @@ def serve(
 def add_key(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
-    key_file: KeyFile = None,
+    key_file: serve_flags.KeyFile = None,
 ) -> None:
     """Create a key. It is shown once; only its hash is stored."""
     print(_keys(ctx.obj, key_file).add(name), file=ctx.obj.stdout)
 
 
 @keys.command("list")
-def list_keys(ctx: typer.Context, key_file: KeyFile = None, json: options.Json = False) -> None:
+def list_keys(
+    ctx: typer.Context, key_file: serve_flags.KeyFile = None, json: options.Json = False
+) -> None:
     """List the keys by name and last characters."""
     from datetime import date
 
@@ -304,7 +131,7 @@ def list_keys(ctx: typer.Context, key_file: KeyFile = None, json: options.Json =
 def remove_key(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
-    key_file: KeyFile = None,
+    key_file: serve_flags.KeyFile = None,
 ) -> None:
     """Remove a key; a running server refuses it immediately."""
     known = _keys(ctx.obj, key_file)

@@ -38,12 +38,14 @@ class Chunk(Struct, frozen=True):
 
     tokens: the tokens since the last chunk, if `Sampling.logprobs` asks for them; then the last
     chunk of an answer can have tokens and no text. calls: tool calls, from an engine whose server
-    parses them itself.
+    parses them itself. cached_tokens: as in Finish, in the first chunk of an answer among several;
+    None if it is unknown yet.
     """
 
     text: str
     tokens: tuple[Token, ...] = ()
     calls: tuple[Call, ...] = ()
+    cached_tokens: int | None = None
 
 
 class Prefill(Struct, frozen=True):

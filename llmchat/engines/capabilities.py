@@ -47,6 +47,12 @@ class Answer(Protocol):
     @property
     def prompt_tokens(self) -> int: ...
 
+    @property
+    def cached_tokens(self) -> int | None:
+        """Prompt tokens that were in the KV cache, known after the first step; None if only the
+        Finish tells."""
+        ...
+
     def close(self) -> None:
         """Give its cache back, at the end or earlier. A second call does nothing."""
         ...

@@ -128,6 +128,7 @@ class ScriptedAnswer:
     def __init__(self, events: Generator[Chunk | Finish], prompt_tokens: int):
         self.done = False
         self.prompt_tokens = prompt_tokens
+        self.cached_tokens: int | None = None
         self._events = events
 
     def next_event(self) -> Chunk | Finish:

@@ -7,6 +7,7 @@ format.
 import re
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow, LlmchatError, UsageError
 from llmchat.evaluate.candidates import Candidate, answer, with_model
 from llmchat.evaluate.early_end import keep_results
+from llmchat.evaluate.score_plot import speed_figure
 from llmchat.models.open_model import OpenModel
 from llmchat.output.html_page import fill
+from llmchat.output.plots.svg import PAGE_STYLE, figure_html
 from llmchat.output.progress import StepProgress
 from llmchat.output.terminal_text import harmless
 from llmchat.prompt import plain_text
@@ -316,6 +319,8 @@ def _shown(text: str) -> str:
 
 def as_html(result: Comparison) -> str:
     """A page that needs no other file: no script, nothing fetched, every text escaped."""
+    from markupsafe import Markup
+
     pairs = zip(result.prompts, result.answers, strict=True)
     sections = [
         {"number": number, "prompt": asked(prompt), "answers": list(map(_card, answers))}
@@ -324,10 +329,22 @@ def as_html(result: Comparison) -> str:
     ]
     return fill(
         _PAGE,
+        style=Markup(PAGE_STYLE),
+        speeds=Markup(_speeds(result)),
         title=" · ".join(result.models),
         interrupted=result.interrupted or result.error is not None,
         sections=sections,
     )
+
+
+def _speeds(result: Comparison) -> str:
+    """A chart of the decode speeds; empty where there is nothing to compare."""
+    found: dict[str, list[float]] = {model: [] for model in result.models}
+    for one in chain.from_iterable(result.answers):
+        if one.tokens_per_second:
+            found.setdefault(one.model, []).append(one.tokens_per_second)
+    figure = speed_figure(list(found.items()))
+    return figure_html(figure) if figure.compares else ""
 
 
 def _card(one: Answer) -> dict[str, object]:

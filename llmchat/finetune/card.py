@@ -28,7 +28,7 @@ def folder_to_push(folder: Path, repo: str) -> Iterator[Path]:
         ready = Path(temporary)
         for path in (folder / "adapter").iterdir():
             shutil.copyfile(path, ready / path.name)
-        for name in ("loss.png", "run.json"):
+        for name in ("loss.png", "loss.svg", "run.json"):
             if (folder / name).exists():
                 shutil.copyfile(folder / name, ready / name)
         (ready / "README.md").write_text(

@@ -1,57 +1,38 @@
 """The report of a run: one HTML page and a picture of its losses, without external resources."""
 
-import base64
+import importlib.util
 from pathlib import Path
 
 import msgspec
 
+from llmchat.finetune.loss_plot import loss_figure
 from llmchat.finetune.types import Outcome
 from llmchat.output.html_page import fill
+from llmchat.output.plots import showing
+from llmchat.output.plots.figures import Figure
+from llmchat.output.plots.svg import PAGE_STYLE, figure_html
 
 _PAGE = Path(__file__).with_name("report.html")
 
 
 def write_report(outcome: Outcome, folder: Path) -> None:
-    """Write report.html, and loss.png if matplotlib is installed."""
-    picture = _curves(outcome, folder / "loss.png")
-    (folder / "report.html").write_text(_page(outcome, picture), "utf-8")
+    """Write report.html, and loss.png; loss.svg where Pillow is not installed."""
+    figure = loss_figure({outcome.name: outcome.trained.curve})
+    # Model cards of the Hub show PNG.
+    ending = ".png" if importlib.util.find_spec("PIL") else ".svg"
+    (folder / f"loss{ending}").write_bytes(showing.file_bytes(figure, ending))
+    (folder / "report.html").write_text(_page(outcome, figure), "utf-8")
 
 
-def _curves(outcome: Outcome, path: Path) -> Path | None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for label, index in (("training", 1), ("held out", 2)):
-        points = [
-            (entry[0], entry[index]) for entry in outcome.trained.curve if entry[index] is not None
-        ]
-        if points:
-            axes.plot(
-                [step for step, _ in points],
-                [loss for _, loss in points],
-                label=label,
-                marker="o" if index == 2 else "",
-                markersize=4,
-            )
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss (cross-entropy per learned token)")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)
-    return path
+def _page(outcome: Outcome, figure: Figure) -> str:
+    from markupsafe import Markup
 
-
-def _page(outcome: Outcome, picture: Path | None) -> str:
-    image = base64.b64encode(picture.read_bytes()).decode() if picture else ""
     return fill(
         _PAGE,
         name=outcome.name,
         facts=_facts(outcome),
-        image=image,
+        style=Markup(PAGE_STYLE),
+        plot=Markup(figure_html(figure)),
         samples=outcome.samples,
         recipe=msgspec.to_builtins(outcome.recipe),
     )

@@ -1,7 +1,7 @@
 """One fine-tuning run: read data, make examples, train, sample before and after, write a preset.
 
-Everything is in one output folder: adapter/ (peft's form), preset.toml, report.html, loss.png,
-run.json and checkpoints/.
+Everything is in one output folder: adapter/ (peft's form), preset.toml, report.html,
+loss.png or loss.svg, run.json and checkpoints/.
 """
 
 import hashlib
@@ -156,7 +156,7 @@ def _train(task: Task, model: Model, train: Examples, held_out: Examples, world:
         cpu=task.device == "cpu",
         report_to=task.report_to,
     )
-    meter = Meter(world, quiet=task.quiet)
+    meter = Meter(world, quiet=task.quiet, plot=task.live_plot)
     try:
         return run(course, meter)
     finally:

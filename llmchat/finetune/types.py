@@ -12,6 +12,7 @@ class Task(Struct, frozen=True):
     """The task: a base, data (as for `finetune.data.read`), a recipe and an output folder.
 
     samples: the number of held-out questions that are answered before and after.
+    live_plot: whether a terminal shows the loss curves while the run goes on.
     """
 
     preset: Preset
@@ -25,6 +26,7 @@ class Task(Struct, frozen=True):
     report_to: tuple[str, ...] = ()
     overwrite: bool = False
     quiet: bool = False
+    live_plot: bool = False
 
 
 class Counts(Struct, frozen=True):

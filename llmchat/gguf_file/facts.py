@@ -7,24 +7,24 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from llmchat.gguf_file.config import ARCHITECTURES, COMMON, llama3_factors
+from llmchat.gguf_file.architectures import ARCHITECTURES, COMMON
+from llmchat.gguf_file.architectures.gemmas import factors_of_gemma4
+from llmchat.gguf_file.architectures.row import Shapes
+from llmchat.gguf_file.config import llama3_factors
 
 Config = Mapping[str, Any]
-# By the names of llama.cpp.
-Shapes = Mapping[str, tuple[int, ...]]
 
-_TYPES = {known.model_type: name for name, known in ARCHITECTURES.items()} | {
-    "mistral": "llama",
-    "mixtral": "llama",
-    "olmo3": "olmo2",
+_TYPES = {
+    kind: name
+    for name, known in ARCHITECTURES.items()
+    if known.is_written
+    for kind in (known.model_type, *known.also)
 }
 # What llama.cpp reads as float32, whatever a config.json writes.
 _FLOATS = (
     "epsilon", "scale", "softcapping", "freq_base", "freq_base_swa", "factor", "beta_fast",
     "beta_slow",
 )  # fmt: skip
-# llama.cpp's enum llama_expert_gating_func_type.
-_SIGMOID = 2
 
 
 class FileFacts(NamedTuple):
@@ -36,8 +36,11 @@ class FileFacts(NamedTuple):
 
 
 def architecture_of(config: Config) -> str | None:
-    """llama.cpp's name for the architecture of a model; None where config.py does not read it."""
-    return _TYPES.get(str(config.get("model_type")))
+    """llama.cpp's name for the architecture of a model; None for one that is not written."""
+    found = _TYPES.get(str(config.get("model_type")))
+    if found == "nemotron_h_moe" and not {"moe", "E"} & set(config.get("layers_block_type") or "E"):
+        return "nemotron_h"
+    return found
 
 
 def facts_of(config: Config, shapes: Shapes) -> FileFacts:
@@ -50,12 +53,21 @@ def facts_of(config: Config, shapes: Shapes) -> FileFacts:
     if "attention.key_length" in own:
         own["attention.value_length"] = own["attention.key_length"]
     own["vocab_size"] = shapes["token_embd.weight"][0]
-    rope, factors = _rope(config)
+    rope, factors = _rope(config) if ARCHITECTURES[arch].is_rotary else ({}, {})
     own |= rope
-    if arch in _PARTICULARS:
-        own |= _PARTICULARS[arch](config, shapes)
-    values = {f"{arch}.{name}": _typed(name, value) for name, value in own.items()}
+    if arch == "gemma4":
+        factors = {"rope_freqs.weight": factors_of_gemma4(config, shapes)}
+    if write := ARCHITECTURES[arch].write:
+        own |= write(config, shapes)
+    values = {
+        _full(arch, name): _typed(name, value) for name, value in own.items() if value is not None
+    }
     return FileFacts(arch, values, factors)
+
+
+def _full(arch: str, name: str) -> str:
+    """A key of the file; those of xIELU have no architecture."""
+    return name if name.startswith("xielu.") else f"{arch}.{name}"
 
 
 def _value(config: Config, name: str) -> Any:
@@ -65,7 +77,7 @@ def _value(config: Config, name: str) -> Any:
 
 
 def _typed(name: str, value: Any) -> Any:
-    return float(value) if name.endswith(_FLOATS) else value
+    return float(value) if name.endswith(_FLOATS) and not isinstance(value, list) else value
 
 
 def _rope(config: Config) -> tuple[dict[str, Any], dict[str, list[float]]]:
@@ -103,8 +115,12 @@ def _rotated(config: Config, scaling: dict[str, Any]) -> int:
     """How many numbers of a head are rotated."""
     heads = config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // heads
-    part = scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0
-    return int(width * part)
+    parts = (
+        scaling.get("partial_rotary_factor"),
+        config.get("partial_rotary_factor"),
+        config.get("rotary_pct"),
+    )
+    return int(width * next(filter(None, parts), 1.0))
 
 
 Scaled = tuple[dict[str, Any], dict[str, list[float]]]
@@ -171,55 +187,4 @@ _KINDS: dict[str, Callable[[Config, Config, int], Scaled]] = {
     "longrope": _long_rope,
     "su": _long_rope,
     "dynamic": _fixed_ntk,
-}
-
-
-def _of_windows(config: Config, shapes: Shapes) -> dict[str, Any]:
-    kinds = config.get("layer_types")
-    if not config.get("sliding_window") or not kinds:
-        return {}
-    return {"attention.sliding_window_pattern": [kind == "sliding_attention" for kind in kinds]}
-
-
-def _of_ernie_moe(config: Config, shapes: Shapes) -> dict[str, Any]:
-    shared = config.get("moe_num_shared_experts") or 0
-    return {"expert_shared_feed_forward_length": shared * config["moe_intermediate_size"]}
-
-
-def _of_gpt_oss(config: Config, shapes: Shapes) -> dict[str, Any]:
-    return {"expert_feed_forward_length": config["intermediate_size"]}
-
-
-def _of_glm4_moe(config: Config, shapes: Shapes) -> dict[str, Any]:
-    return {"expert_gating_func": _SIGMOID}
-
-
-def _of_lfm2(config: Config, shapes: Shapes) -> dict[str, Any]:
-    """Layers of convolutions have no heads; the inner width is that of the first layer."""
-    heads = config["num_key_value_heads"]
-    of_layers = [heads * (kind == "full_attention") for kind in config["layer_types"]]
-    facts: dict[str, Any] = {"attention.head_count_kv": of_layers}
-    if "blk.0.ffn_gate.weight" in shapes:
-        facts["feed_forward_length"] = shapes["blk.0.ffn_gate.weight"][0]
-    return facts
-
-
-def _of_lfm2_moe(config: Config, shapes: Shapes) -> dict[str, Any]:
-    return _of_lfm2(config, shapes) | {"expert_gating_func": _SIGMOID}
-
-
-def _of_phi3(config: Config, shapes: Shapes) -> dict[str, Any]:
-    """llama.cpp knows Phi-4 by its window of 0."""
-    return {"attention.sliding_window": config.get("sliding_window") or 0}
-
-
-_PARTICULARS: dict[str, Callable[[Config, Shapes], dict[str, Any]]] = {
-    "ernie4_5-moe": _of_ernie_moe,
-    "exaone4": _of_windows,
-    "glm4moe": _of_glm4_moe,
-    "gpt-oss": _of_gpt_oss,
-    "lfm2": _of_lfm2,
-    "lfm2moe": _of_lfm2_moe,
-    "olmo2": _of_windows,
-    "phi3": _of_phi3,
 }

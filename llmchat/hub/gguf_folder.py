@@ -102,14 +102,25 @@ def _write_tokenizer(
 
 def _write_own_tokenizer(path: Path, facts: dict[str, Any], target: Path) -> None:
     """From the header where that is exact, else as transformers converts it, which takes longer."""
+    from llmchat.engines.tokenizer import rwkv_world
     from llmchat.engines.tokenizer.gguf import tokenizer_of
 
+    if facts.get("tokenizer.ggml.model") == "rwkv":
+        tokens, kinds = (facts[f"tokenizer.ggml.{name}"] for name in ("tokens", "token_type"))
+        lines = rwkv_world.lines_of(tokens, kinds, normal=1)
+        (target / rwkv_world.FILE).write_text(lines, "utf-8")
+        _write_tokenizer_config(facts, target)
+        return
     with silenced():
         made = tokenizer_of(facts)
         if made is None:
             tokenizer_by_transformers(path, target)
         else:
             made.save(str(target / "tokenizer.json"), pretty=False)
+    _write_tokenizer_config(facts, target)
+
+
+def _write_tokenizer_config(facts: dict[str, Any], target: Path) -> None:
     config = tokenizer_config(facts)
     if template := config.pop("chat_template", None):
         (target / "chat_template.jinja").write_text(template, "utf-8")

@@ -13,8 +13,9 @@ from llmchat.output.terminal_text import fit_for, harmless, has_styles
 from llmchat.settings import World
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Display
     from rich.progress import TaskID
+
+    from llmchat.output.plots.live import WithPlot as Display
 
 _BAR_WIDTH = 24
 
@@ -163,8 +164,8 @@ class StatusLine:
         self.live = has_styles(world, world.stderr) and not quiet
         self._display: Display | None = None
 
-    def show(self, text: str, done: int, total: int) -> None:
-        """Redraw the line; does nothing without a terminal."""
+    def show(self, text: str, done: int, total: int, above: str = "") -> None:
+        """Redraw the line; does nothing without a terminal. above: a plot over the line."""
         if not self.live:
             return
         if self._display is None:
@@ -172,6 +173,7 @@ class StatusLine:
             self._display.add_task("", total=total)
             self._display.start()
         task = self._display.tasks[0].id
+        self._display.above = above
         line = " ".join(harmless(text).split("\n"))
         self._display.update(task, description=line, completed=done, total=total, refresh=True)
 
@@ -187,6 +189,7 @@ class StatusLine:
     def close(self) -> None:
         """End the live line; it may be shown again later."""
         if self._display:
+            self._display.above = ""
             self._display.stop()
         self._display = None
 
@@ -237,7 +240,8 @@ class StepProgress:
 def _display(world: World, columns: list[Any], *, transient: bool) -> "Display":
     """A rich display on stderr; stdout is not redirected through it, for it carries the answer."""
     from rich.console import Console
-    from rich.progress import Progress as Display
+
+    from llmchat.output.plots.live import WithPlot as Display
 
     console = Console(file=world.stderr, _environ=world.env)
     return Display(*columns, console=console, transient=transient, redirect_stdout=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmchat.errors import LlmchatError, did_you_mean, first_line
 from llmchat.plugins.installed import Offer, offers_on
+from llmchat.plugins.printing import printing_to_stderr
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -144,9 +145,13 @@ def _imported(offer: Offer) -> Any:
 
 @contextmanager
 def faults(offer: Offer) -> Iterator[None]:
-    """Turn any exception of a plugin in the block into a one-line PluginError that names it."""
+    """Turn any exception of a plugin in the block into a one-line PluginError that names it.
+
+    What the plugin prints in the block goes to stderr.
+    """
     try:
-        yield
+        with printing_to_stderr():
+            yield
     except (LlmchatError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:

@@ -14,7 +14,7 @@ from llmchat.roles.load import (
     path_of,
     read_role,
 )
-from llmchat.roles.types import Role, kept_options, with_role
+from llmchat.roles.types import Role, kept_options, settings_with_role, with_role
 
 __all__ = [
     "OFF",
@@ -27,5 +27,6 @@ __all__ = [
     "names",
     "path_of",
     "read_role",
+    "settings_with_role",
     "with_role",
 ]

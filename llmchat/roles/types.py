@@ -5,7 +5,7 @@ override them. `ask` puts its prompt around a question.
 """
 
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llmchat.conversation import Conversation, Message
 from llmchat.errors import UsageError, any_of, did_you_mean
-from llmchat.settings import OF_MODEL
+from llmchat.settings import OF_MODEL, Settings, World, resolve
 
 INPUT = "input"
 
@@ -133,6 +133,24 @@ class Role(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
         messages[place] = self.ask(messages[place])
         return Conversation(tuple(messages))
 
+    def ask_each(self, conversation: Conversation) -> Conversation:
+        """A conversation whose questions have the role's prompt around them; with `once`, only the
+        first one has.
+        """
+        messages = list(conversation.messages)
+        places = [place for place, message in enumerate(messages) if message.role == "user"]
+        for place in places[:1] if self.once else places:
+            messages[place] = self.ask(messages[place])
+        return Conversation(tuple(messages))
+
+    def check_lacks(self, names: Collection[str], caller: str, hint: str) -> None:
+        """Raise UsageError if it has one of these keys, which the caller does not support."""
+        if has := [name for name in names if getattr(self, name)]:
+            raise UsageError(
+                f"the role `{self.name}` has {' and '.join(has)}, which {caller} does not support",
+                hint,
+            )
+
     def follow_ups(self, text: str) -> tuple[str, ...]:
         """The questions after the first one. text: what the user asked, for `$input` in them."""
         return tuple(self._filled(turn, text).strip() for turn in self.turns)
@@ -180,6 +198,25 @@ def with_role(role: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, An
     other = "model" in given and "model" in role
     kept = {name: value for name, value in role.items() if not (other and name in _OF_ITS_MODEL)}
     return kept | given
+
+
+def settings_with_role(
+    world: World,
+    role: Role | None,
+    flags: Mapping[str, Any],
+    sets: Mapping[str, Any] | None = None,
+) -> Settings:
+    """What flags, the role, variables and the config file say, in this order.
+
+    The origin of a value of the role is `role NAME`. sets: the options of the role that count; all
+    of them by default.
+    """
+    if role is None:
+        return resolve(world, flags)
+    merged = with_role(role.options() if sets is None else sets, flags)
+    settings = resolve(world, merged)
+    own = {name: f"role {role.name}" for name in merged if flags.get(name) in (None, [], ())}
+    return replace(settings, origins=settings.origins | own)
 
 
 def kept_options(role: Role) -> dict[str, Any]:

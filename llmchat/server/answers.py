@@ -29,6 +29,7 @@ from llmchat.server.request_parsing import (
     sampling_of_choice,
     with_policy,
 )
+from llmchat.server.roles import NO_ROLE, ServedRole
 from llmchat.server.state import ServerState
 
 log = logging.getLogger("llmchat.server")
@@ -53,14 +54,16 @@ async def answers(
     fill: an answer may also end where the window does; otherwise a request is refused if an answer
     of its `max_tokens` might not fit.
     """
+    role = state.roles.get(request.model, NO_ROLE)
+    request = role.fill(request)
     # A large schema takes time to check, which the event loop must not spend.
-    form = await asyncio.to_thread(form_of, request)
+    form = role.form(request, await asyncio.to_thread(form_of, request))
     async with state.pool.lease(request.model, request.keep_alive, client.name) as lease:
         asked = await _asked(state, request, lease, client)
         generation = await state.prompt_workers.run(
             client.name,
             lease.deadline,
-            lambda: _build_request(state, request, lease, form, asked, fill=fill),
+            lambda: _build_request(state, request, role, lease, form, asked, fill=fill),
         )
         if state.log_prompts:
             log.info("prompt of %s: %r", client.name, generation.prompt.text)
@@ -109,6 +112,7 @@ def trims(state: ServerState, request: ChatRequest) -> bool:
 def _build_request(
     state: ServerState,
     request: ChatRequest,
+    role: ServedRole,
     lease: Lease,
     form: AnswerForm,
     asked: Asked | None,
@@ -122,7 +126,7 @@ def _build_request(
     sampling = bound(sampling, form, lease.engine)
     max_tokens = most_tokens(request)
     generation = build_request(
-        asked.conversation if asked else to_conversation(request.messages),
+        role.conversation(asked.conversation if asked else to_conversation(request.messages)),
         preset,
         lease.engine,
         lease.engine.context,
@@ -150,18 +154,19 @@ def _limited(generation: GenerationRequest, max_tokens: int) -> GenerationReques
 
 async def prompt_tokens(state: ServerState, request: ChatRequest, client: Client) -> int:
     """Tokens of the prompt, also of one that no window of the model holds."""
-    form = await asyncio.to_thread(form_of, request)
+    role = state.roles.get(request.model, NO_ROLE)
+    form = role.form(request, await asyncio.to_thread(form_of, request))
     async with state.pool.lease(request.model, request.keep_alive, client.name) as lease:
         return await state.prompt_workers.run(
-            client.name, lease.deadline, lambda: _count(request, lease, form)
+            client.name, lease.deadline, lambda: _count(request, role, lease, form)
         )
 
 
-def _count(request: ChatRequest, lease: Lease, form: AnswerForm) -> int:
+def _count(request: ChatRequest, role: ServedRole, lease: Lease, form: AnswerForm) -> int:
     preset, sampling = chat_settings(request, with_policy(lease.preset, trim=False))
     preset = replace(preset, context=replace(preset.context, tokens=0))
     generation = build_request(
-        to_conversation(request.messages),
+        role.conversation(to_conversation(request.messages)),
         preset,
         lease.engine,
         _UNLIMITED,

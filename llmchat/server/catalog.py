@@ -2,6 +2,7 @@
 
 Only models on this machine are served; nothing is downloaded. `base+adapter` is the base with a
 live adapter, and shares its engine; `base+adapter:0.5` applies the adapter at half strength.
+`role:NAME` is the model of a role.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from llmchat.presets import Preset, Source, preset_for
 from llmchat.presets.override import split_scale
 from llmchat.server.errors import UnknownModel
 from llmchat.server.loaded_model import ModelSpec
+from llmchat.server.roles import ServedRole, model_options
 from llmchat.server.spec_builder import SpecBuilder
 from llmchat.settings import Options, World, resolve
 
@@ -38,7 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[\w.-]{1,96}(:[\w./-]{1,200})?)?")
 
 class Catalog:
     """flags: command line options for all models; models: those of the command line, which are then
-    the only ones served; adapters: folders by name; slots: see SpecBuilder."""
+    the only ones served; adapters: folders by name; slots: see SpecBuilder; roles: by the names of
+    their models."""
 
     def __init__(
         self,
@@ -47,11 +50,13 @@ class Catalog:
         models: Sequence[str],
         adapters: Mapping[str, Path],
         slots: int,
+        roles: Mapping[str, ServedRole] | None = None,
     ):
         self.world = world
         self.models = _published_names(models)
         self._flags = dict(flags)
         self._adapters = dict(adapters)
+        self._roles = dict(roles or {})
         self._builder = SpecBuilder(world, slots)
         self._lock = threading.Lock()
         self._cache: dict[str, tuple[float, ModelSpec]] = {}
@@ -59,7 +64,8 @@ class Catalog:
         self._names: tuple[float, list[str]] = (0.0, [])
 
     def names(self) -> list[str]:
-        """All names that a request may use: first the bases, then bases with an adapter."""
+        """All names that a request may use: first the bases, then bases with an adapter, then
+        roles."""
         if time.monotonic() > self._names[0]:
             self._names = (time.monotonic() + _CACHE_S, self._list_names())
         return self._names[1]
@@ -72,7 +78,7 @@ class Catalog:
             for base in bases
             if self._fits(folder, base)
         ]
-        return bases + with_adapter
+        return [*bases, *with_adapter, *self._roles]
 
     def _pulled_names(self) -> list[str]:
         presets = [preset.name for preset, _ in pulled_presets(self.world)]
@@ -111,6 +117,8 @@ class Catalog:
             return spec
 
     def _spec(self, name: str) -> ModelSpec:
+        if name in self._roles:
+            return self._spec_of_role(name)
         base, _, suffix = name.partition("+")
         options = self._options(base)
         spec = self._builder.build(preset_for(options, self.world.own_presets), options)
@@ -123,6 +131,15 @@ class Catalog:
             adapters=tuple(adapters),
             folders=self._folders([adapter for adapter, _ in adapters]),
         )
+
+    def _spec_of_role(self, name: str) -> ModelSpec:
+        role = self._roles[name].role
+        model = self._given_name(role.model or next(iter(self.models))) if self.models else ""
+        options = model_options(self.world, role, self._flags, model)
+        preset = preset_for(options, self.world.own_presets)
+        self._check_pulled(named(preset, self.world), options.model)
+        spec = self._builder.build(preset, options)
+        return replace(spec, preset=replace(spec.preset, name=name))
 
     def _folders(self, names: Sequence[str]) -> dict[str, Path]:
         known = self._all_adapters()

@@ -13,7 +13,7 @@ from llmchat.server.request_documents import Asked, sent_sources
 class Choice:
     """One of a request's answers while it is generated. count: the tokens of a text.
 
-    thinking_tokens: known at the end.
+    thinking_tokens: known at the end. cached_tokens: of the prompt; 0 while it is unknown.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Choice:
         self.calls: list[dict[str, Any]] = []
         self.tokens: list[Token] = []
         self.finish: Finish | None = None
-        self.thinking_tokens = 0
+        self.thinking_tokens = self.cached_tokens = 0
         self._parser, self._count = parser, count
 
     def feed(self, events: Sequence[Event]) -> tuple[dict[str, Any], list[Token]]:
@@ -43,6 +43,7 @@ class Choice:
         calls: list[dict[str, Any]] = []
         for event in events:
             tokens += event.tokens if isinstance(event, Chunk) else ()
+            self.cached_tokens = event.cached_tokens or self.cached_tokens
             for part in self._parser.feed(event):
                 if isinstance(part, Thinking):
                     thinking += part.text

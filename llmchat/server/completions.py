@@ -58,6 +58,9 @@ class Choice:
 
 def complete(state: ServerState, request: CompletionRequest, client: str) -> AnswerResponse:
     check_completion(request)
+    if request.model in state.roles:
+        message = "roles are for chats: /v1/completions adds no prompt to raw text"
+        raise BadRequest(message, param="model")
     if request.stream:
         return AnswerResponse(_streamed(state, request, client), SSE)
     return AnswerResponse(_complete(state, request, client), JSON)

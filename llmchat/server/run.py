@@ -116,6 +116,8 @@ async def _serve(
     state.tools, state.documents = tools, documents
     if state.conversations:
         forget_old_files(state.conversations, documents.files, world.now())
+    for name in options.roles:
+        state.catalog.spec(name)
     for name in options.models:
         async with state.pool.lease(name, timeout_s=math.inf):
             log.info("%s is ready", name)
@@ -135,7 +137,7 @@ def make_state(
     world: World, flags: Mapping[str, Any], options: ServeOptions, keys: Keys
 ) -> ServerState:
     metrics = Metrics()
-    catalog = Catalog(world, flags, options.models, options.adapters, options.slots)
+    catalog = Catalog(world, flags, options.models, options.adapters, options.slots, options.roles)
     pool = Pool(
         catalog.spec,
         metrics,
@@ -155,6 +157,7 @@ def make_state(
         conversations=_conversation_store(world, keys) if options.history else None,
         now=world.now,
         responses=ResponseStore(world.data / "responses.db" if options.history else None),
+        roles=options.roles,
     )
 
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
+from msgspec.structs import replace
+
 from llmchat.engines import Adapters, Chunk, Finish, Sampling
 from llmchat.engines.capabilities import BatchEngine
 from llmchat.errors import LlmchatError
@@ -240,7 +242,9 @@ class Scheduler:
             self._leave(batch)
             self._fail(batch, error, "failed")
             return
-        new = {job: list(some) for job, some in zip(batch, events, strict=True) if some}
+        new = {
+            job: _with_cached(job, some) for job, some in zip(batch, events, strict=True) if some
+        }
         # A client that reads the end of its answer finds the slot free.
         self._leave([job for job, some in new.items() if _finish_of(some)])
         self._send_due(new)
@@ -279,6 +283,14 @@ class Scheduler:
             if finish := _finish_of(events):
                 self._metrics.finished(finish)
                 self._average_s += 0.2 * (finish.prefill_s + finish.decode_s - self._average_s)
+
+
+def _with_cached(job: Job, events: Sequence[Event]) -> list[Event]:
+    """The events, the first Chunk of the answer with what was cached of its prompt."""
+    first = events[0]
+    if job.has_text or job.answer is None or not isinstance(first, Chunk):
+        return list(events)
+    return [replace(first, cached_tokens=job.answer.cached_tokens), *events[1:]]
 
 
 def _has_text(events: Sequence[Event]) -> bool:

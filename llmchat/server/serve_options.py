@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from llmchat.errors import UsageError
 from llmchat.server import local_peer
 from llmchat.server.keys import Keys
+from llmchat.server.roles import ServedRole
 from llmchat.settings import Settings, World, resolve
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -22,7 +23,8 @@ class ServeOptions(Struct, frozen=True):
     in `models`, five minutes for others. idle_s: shut down after this long without a request, 0 for
     never. grace_s: for running answers when the server shuts down. history: store the web page's
     conversations on the server. names: more host names to accept. tools: settings of the tools that
-    clients may run, None for no tools. docs: the indexes that requests may search.
+    clients may run, None for no tools. docs: the indexes that requests may search. roles: the
+    served ones, by the names of their models.
     """
 
     models: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class ServeOptions(Struct, frozen=True):
     history: bool = False
     tools: Settings | None = None
     docs: tuple[str, ...] = ()
+    roles: Mapping[str, ServedRole] = {}
 
 
 def tool_settings(

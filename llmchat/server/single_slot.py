@@ -14,6 +14,7 @@ class SingleAnswer:
     def __init__(self, events: Generator[Chunk | Prefill | Finish], prompt_tokens: int):
         self.done = False
         self.prompt_tokens = prompt_tokens
+        self.cached_tokens: int | None = None
         self.events = events
 
     def close(self) -> None:

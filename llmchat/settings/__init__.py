@@ -16,6 +16,7 @@ from llmchat.settings.types import (
     KvKind,
     MemoryUse,
     Names,
+    PlotKind,
     Policy,
     Rounds,
     Turns,
@@ -109,6 +110,8 @@ class Options(SamplingOptions, frozen=True, forbid_unknown_fields=True, omit_def
     """No Markdown, no colour."""
     vi: bool = False
     """Vi keys in the input line."""
+    plot: PlotKind = "auto"
+    """Plots on a terminal: `auto`: images where it shows them, else text; `text`; or `none`."""
     memory: MemoryUse = "off"
     """Facts of the user in chats: `off`, `on`, or `propose`: the model also proposes new ones."""
     docs: Names = ()

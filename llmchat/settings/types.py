@@ -17,6 +17,7 @@ KvKind = Literal["full", "int8"]
 Policy = Literal["drop-oldest", "last-n", "summary", "refuse"]
 MemoryUse = Literal["off", "on", "propose"]
 Think = Literal["off", "on", "low", "medium", "high"]
+PlotKind = Literal["auto", "text", "none"]
 ENGINES = ("transformers", "gguf", "openai", "scripted")
 # Plugins add names of the kind that `extra` names.
 EngineName = Annotated[str, Meta(examples=list(ENGINES), extra={"plugins": "engine"})]

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from llmchat.attachments.docs_question import limit_of, most_beside
 from llmchat.chat import Chat
 from llmchat.conversation import Conversation, Message, material
 from llmchat.engines import Chunk, Finish
@@ -26,7 +27,6 @@ from llmchat.output.formatting import counted, duration
 from llmchat.reply import reply
 from llmchat.settings import World, private_file
 from llmchat.tools.material import framed
-from llmchat.ui.docs_question import limit_of, most_beside
 
 # Larger pieces are not read faster, and small models lose the thread.
 MOST_TOKENS = 3000

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
+from llmchat.attachments.documents import Documents
 from llmchat.chat import Chat
 from llmchat.engines.loading_engine import LoadingEngine
 from llmchat.errors import LlmchatError, OutOfResources
@@ -16,7 +17,6 @@ from llmchat.plugins import fault_in
 from llmchat.roles import Role
 from llmchat.settings import World
 from llmchat.ui import printing, prompt_line, recovery, transcript
-from llmchat.ui.documents import Documents
 from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.input_parser import ShellCommand, parse_input
 from llmchat.ui.keys import QuickActionChosen

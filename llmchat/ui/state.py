@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmchat.attachments.documents import Documents
+from llmchat.attachments.given_files import GivenText, is_several, read_given
+from llmchat.attachments.large_material import with_material
 from llmchat.chat import Chat, Event
 from llmchat.conversation import Message, material
 from llmchat.engines.bounded_count import count_within
@@ -19,9 +22,6 @@ from llmchat.models.sessions import options_of_session, role_of_session, unknown
 from llmchat.roles import Role, kept_options
 from llmchat.settings import World
 from llmchat.ui import printing
-from llmchat.ui.documents import Documents
-from llmchat.ui.given_files import GivenText, is_several, read_given
-from llmchat.ui.large_material import with_material
 
 
 @dataclass

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from support.worlds import make_world
 
 from llmchat import cli
+from llmchat.attachments.documents import Documents
 from llmchat.history import History, Session
 from llmchat.history.export import to_html, to_markdown
 from llmchat.memory.index import Index
 from llmchat.memory.places import delete_index, index_path
 from llmchat.settings import World
-from llmchat.ui.documents import Documents
 
 PRESET = """
 format = "alpaca"

@@ -159,6 +159,7 @@ def test_the_page_needs_nothing_and_runs_nothing(world: World, scripted_models: 
     assert (
         page.words.count(attack) == 3
         and page.tags.count("article") == 2
+        and "decode speed: alpaca-lora-7b " in page.words
         and "</details><s>" in page.words
     )
     assert (

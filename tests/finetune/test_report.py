@@ -1,26 +1,14 @@
 """The training report is one page that holds whatever data and answers contain, as text."""
 
-import sys
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.finished_runs import AWKWARD, outcome
 
 from llmchat.finetune import report
-from llmchat.finetune.recipes import get_recipe
-from llmchat.finetune.types import Counts, Outcome, Sample, Trained
-
-AWKWARD = "<script>alert(\"x\")</script> & 'quotes'\n\n  {{ 7 * 7 }}"
-
-
-def outcome(*samples: Sample) -> Outcome:
-    curve = ((1, 2.0, 2.5), (2, 1.0, 1.5))
-    trained = Trained(2, curve, 1.5, 60.0, 100, 123.4, 4, 1_000, False)
-    counts = Counts(1000, 900, 100, 3, 2, 12_345)
-    recipe = get_recipe("alpaca-lora", {"targets": ("q_proj", AWKWARD)})
-    return Outcome(
-        AWKWARD, AWKWARD, "abc", "alpaca", recipe, (AWKWARD,), counts, trained, samples, ""
-    )
+from llmchat.finetune.types import Sample
 
 
 class Page(HTMLParser):
@@ -45,14 +33,19 @@ def test_everything_from_outside_is_text_on_the_page(tmp_path: Path) -> None:
     assert text.startswith("<!doctype html>\n") and "script" not in page.tags
     # Four samples, the heading and the title hold it unchanged.
     assert page.texts.count(AWKWARD) >= 4 + 2 and "1,000: 900 trained on" in text
-    assert 'src="data:image/png;base64,' in text and "http" not in text.partition("<h2>Recipe")[0]
+    assert page.tags >= {"svg", "polyline", "details"} and "src=" not in text
+    addresses = set(re.findall(r"https?://[^\s\"]+", text))
+    assert addresses == {"http://www.w3.org/2000/svg"}, "the name of SVG, which nothing fetches"
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_report_without_matplotlib_says_why_it_has_no_curves(
+def test_a_report_without_pillow_has_its_curves_and_a_loss_svg(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
     report.write_report(outcome(), tmp_path)
     text = (tmp_path / "report.html").read_text("utf-8")
-    assert "No curves: matplotlib is not installed." in text and "Before and after" not in text
+    assert "<polyline" in text and "<td>2</td><td>1</td><td>1.5</td>" in text
+    assert "Before and after" not in text
+    assert (tmp_path / "loss.svg").read_text("utf-8").startswith("<svg")
     assert not (tmp_path / "loss.png").exists()

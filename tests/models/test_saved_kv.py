@@ -7,6 +7,7 @@ import pytest
 from support.checkpoints import save_adapter, save_tiny, tiny_config
 from support.worlds import make_world
 
+from llmchat.attachments.documents import Documents
 from llmchat.chat import Chat
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.loading_engine import LoadingEngine
@@ -14,7 +15,6 @@ from llmchat.history import History
 from llmchat.models import saved_kv
 from llmchat.models.opener import ModelOpener
 from llmchat.settings import World
-from llmchat.ui.documents import Documents
 from llmchat.ui.state import ReplState
 
 GREEDY = Sampling(temperature=0, max_tokens=24)

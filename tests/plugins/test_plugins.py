@@ -10,6 +10,7 @@ from support.plugin_packages import Packages
 from llmchat import plugins
 from llmchat.plugins import PluginError
 from llmchat.plugins.installed import offers_on
+from llmchat.plugins.printing import printing_to_stderr
 
 GREETING = "@hookimpl\ndef exporter(name): return lambda session, records: name\n"
 FAULT = "the plugin `llmchat-a` does not work (exporter.x): "
@@ -135,6 +136,31 @@ def test_an_exception_is_traced_to_its_plugin(packages: Packages) -> None:
         "the plugin `llmchat-a` failed: ZeroDivisionError: division by zero"
     )
     assert plugins.fault_in(ValueError("elsewhere")) is None
+
+
+def test_prints_of_an_import_and_of_a_hook_go_to_stderr(
+    packages: Packages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "print('hello from the import')\n@hookimpl\ndef exporter():\n"
+        "    print('hello from the hook')\n    return 1\n"
+    )
+    packages.install("llmchat-a", code, "exporter.x")
+    assert plugins.make(plugins.offers("exporter")[0]) == 1
+    print("ours")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("ours\n", "hello from the import\nhello from the hook\n")
+
+
+def test_redirections_that_overlap_restore_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = printing_to_stderr(), printing_to_stderr()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    print("theirs")
+    other.__exit__(None, None, None)
+    print("ours")
+    assert capsys.readouterr() == ("ours\n", "theirs\n")
 
 
 def test_ctrl_c_in_an_import_is_no_fault_of_the_plugin(packages: Packages) -> None:

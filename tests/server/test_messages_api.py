@@ -161,6 +161,45 @@ def test_max_tokens_is_a_limit_and_not_a_demand(client: anthropic.Anthropic) -> 
     assert answer.stop_reason in ("model_context_window_exceeded", "end_turn")
 
 
+def test_stream_counts_what_was_cached_from_its_first_event(client: anthropic.Anthropic) -> None:
+    messages = [{"role": "user", "content": "jump over the lazy fox of the quick dog"}]
+    asked: Any = {"model": "tiny", "max_tokens": 4, "messages": messages}
+    whole = client.messages.create(**asked).usage
+    events = list(client.messages.create(**asked, stream=True))
+    started, ended = events[0].message.usage, events[-2].usage
+    assert started.cache_read_input_tokens > 0 and started.cache_creation_input_tokens == 0
+    assert started.input_tokens == ended.input_tokens
+    assert started.cache_read_input_tokens == ended.cache_read_input_tokens
+    total = whole.input_tokens + whole.cache_read_input_tokens
+    assert started.input_tokens + started.cache_read_input_tokens == total
+
+
+def test_fields_that_clients_copy_from_answers_are_accepted(client: anthropic.Anthropic) -> None:
+    call = {"type": "tool_use", "id": "a", "name": "f", "input": {}, "caller": {"type": "direct"}}
+    messages: Any = [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": ""},
+                {"type": "redacted_thinking", "data": "x"},
+                {"type": "text", "text": "Yes.", "citations": None, "cache_control": None},
+                call,
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result", "tool_use_id": "a", "content": "1", "is_error": False,
+                    "cache_control": {"type": "ephemeral"},
+                }
+            ],
+        },
+    ]  # fmt: skip
+    assert client.messages.create(model="scripted", max_tokens=9, messages=messages).content
+
+
 def test_what_was_cached_is_counted_by_itself(client: anthropic.Anthropic) -> None:
     asked: Any = {"model": "tiny", "max_tokens": 2}
     messages = [{"role": "user", "content": "count the foxes of the lazy dog"}]

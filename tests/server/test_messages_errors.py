@@ -60,6 +60,24 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown field of a message": (
         {"messages": [{"role": "user", "content": "hi", "weight": 1}]}, "`messages.0.weight`"
     ),
+    "an unknown field of a block": (
+        said([{"type": "text", "text": "hi", "parsed": 1}]),
+        "`messages.0.content.0.parsed` is not supported in a `text` block",
+    ),
+    "a field of another block": (
+        said("hi", [{**USED, "text": "x"}], [RESULT]), "`messages.1.content.0.text`"
+    ),
+    "an unknown field in a result": (
+        said("hi", [USED], [{**RESULT, "content": [{"type": "text", "text": "a", "id": "b"}]}]),
+        "`messages.2.content.0.content.0.id`",
+    ),
+    "an unknown field of the system text": (
+        {"system": [{"type": "text", "text": "a", "id": "b"}]}, "`system.0.id`"
+    ),
+    "a call of a program": (
+        said("hi", [{**USED, "caller": {"type": "code_execution_20250825"}}], [RESULT]),
+        "`messages.1.content.0.caller`",
+    ),
     "a tool of Anthropic's": (
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         "tools.0.type: tools of type `web_search_20250305` are not supported",

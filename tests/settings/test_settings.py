@@ -48,7 +48,7 @@ def test_every_option_has_a_variable(tmp_path: Path) -> None:
         "engine": "gguf",
         "policy": "refuse",
     }
-    choices |= {"memory": "on", "recall": "0", "gitignore": "0"}
+    choices |= {"memory": "on", "plot": "text", "recall": "0", "gitignore": "0"}
     switches = ("offline", "no_log", "plain", "vi", "trust_remote_code", "allow_private")
     values = sampling | numbers | texts | choices | dict.fromkeys(switches, "1")
     every = {name: values.get(name, "x") for name in Options.__struct_fields__}

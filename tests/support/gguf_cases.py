@@ -4,15 +4,27 @@ What llama.cpp does not read from a file has the values of the published models 
 Gemma's attention, the pattern of windows, and where SmolLM3 does not rotate.
 """
 
+from support.family_cases.mixtures import (
+    FALCON_H1,
+    GROUPED_EXPERTS,
+    MAMBA2,
+    MIXERS,
+    MLA,
+    MULTIPLIERS,
+    NEMOTRON_H,
+)
 from support.family_cases.pieces import (
     DENSE,
     EXPERTS,
     FULL,
+    GPT,
     HEADS,
+    LINEAR,
     LOCAL_EXPERTS,
     SHARED,
     SLIDING,
     TIED,
+    UNGROUPED,
     WINDOWS,
     YARN,
     Case,
@@ -27,7 +39,43 @@ _EVERY_FOURTH: Sizes = layers(*[SLIDING] * 3, FULL) | {"sliding_window": 8}
 _EVERY_SECOND: Sizes = layers(SLIDING, FULL, SLIDING, FULL) | {"sliding_window": 8}
 # llama.cpp rounds the borders of YaRN's ramp, and gpt-oss does not; without a ramp they agree.
 _NO_RAMP: Sizes = {"rope_parameters": YARN["rope_parameters"] | {"truncate": False, "factor": 1.0}}
+# Files have one magnitude of YaRN for both.
+_MAGNITUDE: Sizes = {
+    "rope_parameters": YARN["rope_parameters"] | {"mscale": 0.9, "mscale_all_dim": 0.9}
+}
+_LOW_RANK: Sizes = {"q_lora_rank": 32, "first_k_dense_replace": 1}
+# Falcon-H1's factors are in the weights of a file: without them it is the same model.
+_FACTORS = {name: 1.0 for name in FALCON_H1 if name.endswith("multiplier")} | {
+    "mlp_multipliers": [1.0, 1.0], "ssm_multipliers": [1.0] * 5, "key_multiplier": 1.0,
+}  # fmt: skip
+UNTIED: Sizes = {"tie_word_embeddings": False}
 _OWN = {
+    "deepseek-v2: low rank": Case("DeepseekV2Config", MLA | _LOW_RANK),
+    "deepseek-v3: groups, yarn": Case(
+        "DeepseekV3Config", MLA | _LOW_RANK | _MAGNITUDE | GROUPED_EXPERTS
+    ),
+    "falcon-h1: norm": Case(
+        "FalconH1Config",
+        FALCON_H1 | _FACTORS | {"mamba_rms_norm": True, "mamba_norm_before_gate": False},
+    ),
+    "granite-moe-hybrid: dense": Case(
+        "GraniteMoeHybridConfig",
+        DENSE | MULTIPLIERS | MAMBA2 | MIXERS | {"num_local_experts": 0, "num_experts_per_tok": 0,
+            "shared_intermediate_size": 80},
+    ),
+    "nemotron-h: experts": Case(
+        "NemotronHConfig", NEMOTRON_H | {"layers_block_type": [LINEAR, "moe", FULL, LINEAR]}
+    ),
+    "nemotron-h: dense": Case(
+        "NemotronHConfig", NEMOTRON_H | {"layers_block_type": [LINEAR, "mlp", FULL, LINEAR]}
+    ),
+    "llama4: chunks of 8192": Case(
+        "Llama4TextConfig",
+        HEADS | LOCAL_EXPERTS | {
+            "num_hidden_layers": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2,
+            "intermediate_size_mlp": 112,
+        },
+    ),
     "cohere2": Case("Cohere2Config", DENSE | TIED | _EVERY_FOURTH | {"logit_scale": 0.5}),
     "gemma2": Case(
         "Gemma2Config", HEADS | TIED | SOFT_CAPS | _EVERY_SECOND | {"query_pre_attn_scalar": 16}
@@ -36,7 +84,9 @@ _OWN = {
         "Gemma3TextConfig",
         HEADS | TIED | GEMMA_ROPES | _EVERY_SIXTH | {"query_pre_attn_scalar": 16},
     ),
+    "gpt2": Case("GPT2Config", GPT | TIED),
     "gpt-oss": Case("GptOssConfig", HEADS | LOCAL_EXPERTS | _EVERY_SECOND | _NO_RAMP),
+    "olmo": Case("OlmoConfig", DENSE | {"clip_qkv": 0.9}),
     "olmo3": Case(
         "Olmo3Config",
         DENSE | WINDOWS | {"rope_parameters": {
@@ -47,24 +97,53 @@ _OWN = {
         "OlmoeConfig",
         DENSE | {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_tok": 2},
     ),
+    "phi": Case("PhiConfig", UNGROUPED | {"partial_rotary_factor": 0.5}),
     "qwen2-moe": Case("Qwen2MoeConfig", DENSE | EXPERTS | SHARED | {"norm_topk_prob": False}),
     "smollm3": Case("SmolLM3Config", DENSE | TIED | {"num_hidden_layers": 4}),
     "starcoder2": Case("Starcoder2Config", DENSE | TIED | {"sliding_window": None}),
 }  # fmt: skip
 _AS_ELSEWHERE = (
-    "cohere", "ernie4.5", "ernie4.5-moe", "exaone4: odd, no window", "gemma", "glm4", "glm4-moe",
-    "granite", "granite-moe", "hunyuan", "lfm2", "lfm2-moe", "llama", "llama: biases",
+    "apertus", "arcee", "bloom", "chatglm2", "cohere", "ernie4.5", "ernie4.5-moe",
+    "exaone4: odd, no window", "falcon-40b", "falcon-7b", "gemma", "gemma4", "gemma4: experts",
+    "glm", "glm4", "glm4-moe", "glm4-moe-lite", "gpt-bigcode", "gpt-neox",
+    "gpt-neox: odd, one after the other", "granite", "granite-moe", "granite-moe-hybrid", "hunyuan",
+    "hunyuan-moe", "kimi-linear", "lfm2", "lfm2-moe", "llama", "llama: biases",
     "llama: heads of 24", "llama: linear rope", "llama: llama3 rope", "llama: odd",
-    "llama: tied, one head of keys", "llama: yarn rope", "mistral", "mixtral", "nemotron", "olmo2",
-    "phi3", "qwen2", "qwen2: odd, tied", "qwen3", "qwen3-moe", "qwen3: yarn rope", "seed-oss",
-    "stablelm", "stablelm: parallel, norms",
+    "llama: tied, one head of keys", "llama: yarn rope", "ministral3", "mistral", "mixtral", "mpt",
+    "nemotron", "olmo2", "phi3", "qwen2", "qwen2: odd, tied", "qwen3", "qwen3-moe", "qwen3-next",
+    "qwen3.5", "qwen3.5-moe", "qwen3: yarn rope", "seed-oss", "stablelm",
+    "stablelm: parallel, norms",
 )  # fmt: skip
 GGUF_CASES = {name: CASES[name] for name in _AS_ELSEWHERE} | _OWN
+# Architectures that are read, and whose models are written as another one: a case, and the keys of
+# its file that the writer does not take from the config.
+READ_ALONE: dict[str, tuple[Case, Sizes]] = {
+    "baichuan": (CASES["llama"], {}),
+    "codeshell": (_OWN["starcoder2"]._replace(sizes=_OWN["starcoder2"].sizes | UNTIED), {}),
+    "exaone": (CASES["llama"], {}),
+    "internlm2": (CASES["llama"], {}),
+    "minicpm": (
+        CASES["granite"]._replace(sizes=CASES["granite"].sizes | {"attention_multiplier": 0.25}),
+        {"embedding_scale": 12.0, "residual_scale": 0.22, "logit_scale": 8.0},
+    ),
+    "orion": (CASES["stablelm"]._replace(sizes=DENSE | {"partial_rotary_factor": 1.0}), {}),
+    "pangu-embedded": (CASES["llama: biases"], {}),
+    "qwen": (
+        CASES["qwen2"]._replace(sizes=UNGROUPED | {"num_key_value_heads": 4}),
+        {"feed_forward_length": 192},
+    ),
+    "qwen2vl": (CASES["qwen2"], {"rope.dimension_sections": [2, 3, 3, 0]}),
+    "qwen3vl": (CASES["qwen3"], {"rope.dimension_sections": [2, 3, 3, 0]}),
+    "qwen3vlmoe": (CASES["qwen3-moe"], {"rope.dimension_sections": [2, 3, 3, 0]}),
+    "xverse": (CASES["llama"]._replace(sizes=UNGROUPED), {}),
+}
 # What our engine reads again, and llama.cpp does not run like this.
 ONLY_OURS = {
     name: CASES[name]
     for name in (
-        "cohere: odd, norms", "ernie4.5-moe: odd, biases", "exaone4", "hunyuan: odd, biases, alpha",
-        "phi3: longrope", "phi3: longrope, partial rotary, tied", "phi3: odd, window",
+        "cohere: odd, norms", "ernie4.5-moe: odd, biases", "exaone4", "gemma3n",
+        "gemma4: odd, values are keys", "glm4-moe-lite: odd", "hunyuan: odd, biases, alpha",
+        "kimi-linear: odd", "nemotron-h", "phi3: longrope", "phi3: longrope, partial rotary, tied",
+        "phi3: odd, window", "qwen3.5: odd",
     )
 }  # fmt: skip

@@ -174,6 +174,7 @@ def serving(
             kept,
             tools,
             documents,
+            roles=settings.roles,
         )
         if settings.history:
             state.responses = ResponseStore(folder / "responses.db")

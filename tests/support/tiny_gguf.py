@@ -32,6 +32,11 @@ ARCHITECTURES = {
     "phi3": "phi3", "qwen2": "qwen2", "olmo2": "olmo2", "seed_oss": "seed_oss",
     "smollm3": "smollm3", "lfm2": "lfm2",
 }  # fmt: skip
+# Those whose rotary pairs are neighbours in a file, and halves of a head apart in a checkpoint.
+ROTATED = ("baichuan", "internlm2", "llama", "minicpm", "smollm3", "xverse")
+# Those whose converter joins queries, keys and values, or leaves them joined.
+JOINED = ("codeshell", "qwen")
+_EPSILONS = ("rms_norm_eps", "norm_eps", "layer_norm_eps", "norm_epsilon")
 Quantise = Callable[[str, np.ndarray], gguf.GGMLQuantizationType | None]
 
 
@@ -42,13 +47,20 @@ def q8_0(name: str, array: np.ndarray) -> gguf.GGMLQuantizationType:
     return kinds.Q8_0 if whole and "gate_inp" not in name else kinds.F32
 
 
-def write_gguf(folder: Path, file: Path, kind_of: Quantise = q8_0, **facts: Any) -> Path:
+def f32(name: str, array: np.ndarray) -> gguf.GGMLQuantizationType:
+    return gguf.GGMLQuantizationType.F32
+
+
+def write_gguf(
+    folder: Path, file: Path, kind_of: Quantise = q8_0, arch: str = "", **facts: Any
+) -> Path:
     """Write a checkpoint as one file, without tensors of no kind.
 
-    facts: more keys, without the architecture's name.
+    arch: of the file, if not that of the model type. facts: more keys, without the architecture's
+    name.
     """
     config = read_json(folder / "config.json")
-    arch = ARCHITECTURES[config["model_type"]]
+    arch = arch or ARCHITECTURES[config["model_type"]]
     if arch == "lfm2":
         # The file has the width that the config makes of its number.
         inner = FileTensors(folder).shapes["model.layers.0.feed_forward.w1.weight"][0]
@@ -56,9 +68,12 @@ def write_gguf(folder: Path, file: Path, kind_of: Quantise = q8_0, **facts: Any)
     writer = gguf.GGUFWriter(str(file), arch)
     for ours, theirs in KEYS.items():
         if isinstance(config.get(ours), int) and not (arch == "lfm2" and "kv" in theirs):
+            if theirs in facts:
+                continue
             writer.add_uint32(f"{arch}.{theirs}", config[ours])
-    epsilon = config.get("rms_norm_eps") or config["norm_eps"]
-    writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", epsilon)
+    epsilon = next(config[name] for name in _EPSILONS if name in config)
+    for kind in ("layer_norm_rms", "layer_norm"):
+        writer.add_float32(f"{arch}.attention.{kind}_epsilon", epsilon)
     rope = config["rope_parameters"]
     if isinstance(rope.get("rope_theta"), float):
         writer.add_float32(f"{arch}.rope.freq_base", rope["rope_theta"])
@@ -67,13 +82,15 @@ def write_gguf(folder: Path, file: Path, kind_of: Quantise = q8_0, **facts: Any)
         writer.add_key_value("lfm2.attention.head_count_kv", heads, gguf.GGUFValueType.ARRAY)
         writer.add_uint32("lfm2.shortconv.l_cache", config["conv_L_cache"])
     for name, value in facts.items():
-        writer.add_key_value(f"{arch}.{name}", value, gguf.GGUFValueType.get_type(value))
+        kind = gguf.GGUFValueType.get_type(value)
+        kind = gguf.GGUFValueType.UINT32 if type(value) is int else kind
+        writer.add_key_value(f"{arch}.{name}", value, kind)
     _add_tokens(writer, folder, config["vocab_size"])
     table = gguf.get_tensor_name_map(
         {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}[arch],
         config["num_hidden_layers"],
     )
-    for name, array in _converted(folder, config, table).items():
+    for name, array in _converted(folder, config, table, arch).items():
         kind = kind_of(name, array)
         if kind is None:
             continue
@@ -85,8 +102,11 @@ def write_gguf(folder: Path, file: Path, kind_of: Quantise = q8_0, **facts: Any)
     return file
 
 
-def _converted(folder: Path, config: dict[str, Any], table: Any) -> dict[str, np.ndarray]:
+def _converted(
+    folder: Path, config: dict[str, Any], table: Any, arch: str
+) -> dict[str, np.ndarray]:
     tensors, found = FileTensors(folder), dict[str, np.ndarray]()
+    joined: dict[str, dict[str, np.ndarray]] = {}
     stacks: dict[str, dict[int, np.ndarray]] = {}
     for name in tensors.shapes:
         module, _, suffix = name.rpartition(".")
@@ -95,21 +115,27 @@ def _converted(folder: Path, config: dict[str, Any], table: Any) -> dict[str, np
         theirs = table.get_name(re.sub(r"\.experts\.\d+\.", ".experts.", module)) or table.get_name(
             module
         )
+        part = re.search(r"layers\.(\d+)\.self_attn\.([qkv])_proj", module)
+        if part and arch in JOINED:
+            joined.setdefault(f"blk.{part[1]}.attn_qkv.{suffix}", {})[part[2]] = array
+            continue
         assert theirs, name
         if expert:
             stacks.setdefault(f"{theirs}.{suffix}", {})[int(expert[1])] = array
         else:
-            found[f"{theirs}.{suffix}"] = _as_theirs(theirs, array, config)
+            found[f"{theirs}.{suffix}"] = _as_theirs(theirs, array, config, arch)
+    for name, several in joined.items():
+        found[name] = np.concatenate([several[one] for one in "qkv"])
     for name, parts in stacks.items():
         found[name] = np.stack([parts[number] for number in sorted(parts)])
     return found
 
 
-def _as_theirs(name: str, array: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+def _as_theirs(name: str, array: np.ndarray, config: dict[str, Any], arch: str) -> np.ndarray:
     kind, heads = config["model_type"], 0
-    if kind in ("llama", "smollm3") and name.endswith("attn_q"):
+    if arch in ROTATED and name.endswith("attn_q"):
         heads = config["num_attention_heads"]
-    if kind in ("llama", "smollm3") and name.endswith("attn_k"):
+    if arch in ROTATED and name.endswith("attn_k"):
         heads = config["num_key_value_heads"]
     if heads:
         # Rotary pairs are halves of a head here, and neighbours there.

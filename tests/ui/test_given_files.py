@@ -8,10 +8,10 @@ from support.loopback_web import Reply, Site, serving
 from support.repl import make_repl, type_in
 from support.worlds import make_world
 
+from llmchat.attachments.given_files import GivenText, read_given
 from llmchat.conversation import Message
 from llmchat.errors import LlmchatError, UsageError
 from llmchat.settings import Options
-from llmchat.ui.given_files import GivenText, read_given
 from llmchat.ui.repl import Repl
 
 

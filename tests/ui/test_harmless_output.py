@@ -10,6 +10,7 @@ import pytest
 from support.repl import preset
 from support.worlds import Stream, make_world
 
+from llmchat.attachments.documents import Documents
 from llmchat.chat import Chat
 from llmchat.cli import main
 from llmchat.commands import one_shot, render_prompt
@@ -20,7 +21,6 @@ from llmchat.models.opener import ModelOpener
 from llmchat.output.terminal_text import HARMFUL
 from llmchat.settings import World
 from llmchat.ui import tables
-from llmchat.ui.documents import Documents
 from llmchat.ui.state import ReplState
 
 EVIL = "\x1b]52;c;ZXZpbA==\a\x1b]0;title\a\x1b[2J\x9b31mRED\u202eabc\u2066 evil"

@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmchat.engines.tokenizer import sentencepiece
+from llmchat.engines.tokenizer import gguf_pieces
 from llmchat.errors import IntegrityError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # llama.cpp's enum llama_token_type, which is that of sentencepiece.
-_NORMAL, _UNKNOWN, _CONTROL, _WRITTEN, _BYTE = 1, 2, 3, 4, 6
+_NORMAL, _UNKNOWN, _CONTROL, _WRITTEN = 1, 2, 3, 4
 # Marks of turns that some files call words; llmchat's prompts need them as one token.
 _MARK = re.compile(r"<\|[^|<>\s]{1,40}\|>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>")
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -101,26 +101,11 @@ def tokenizer_of(facts: Mapping[str, Any]) -> "Tokenizer | None":
         _CONTROL if one == _NORMAL and token[:1] == "<" and _MARK.fullmatch(token) else one
         for token, one in zip(tokens, kinds, strict=True)
     ]
-    if kind == "llama":
-        made = _of_pieces(facts, tokens, kinds)
-    elif kind == "gpt2":
-        made = _of_merges(facts, tokens, kinds)
-    else:
-        return None
+    make = _KINDS.get(str(kind))
+    made = make(facts, tokens, kinds) if make else None
     if made is not None:
-        _open_texts(made, facts, tokens, kind)
+        _open_texts(made, facts, tokens, str(kind))
     return made
-
-
-def _of_pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
-    """Byte pairs whose order is in their scores, as sentencepiece stores them."""
-    scores = facts.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens):
-        return None
-    pieces = tuple(map(sentencepiece.Piece, tokens, scores, kinds))
-    leading = bool(facts.get("tokenizer.ggml.add_space_prefix", True))
-    model = sentencepiece.Model(pieces, True, _BYTE in kinds, b"", leading, False)
-    return sentencepiece.make_tokenizer(model, {}, frozenset())
 
 
 def _of_merges(facts: Mapping[str, Any], tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
@@ -145,6 +130,14 @@ def _of_merges(facts: Mapping[str, Any], tokens: list[str], kinds: list[int]) ->
         ]
         (made.add_special_tokens if special else made.add_tokens)(added)
     return made
+
+
+_KINDS = {
+    "gemma4": gguf_pieces.of_merges,
+    "gpt2": _of_merges,
+    "llama": gguf_pieces.of_scores,
+    "t5": gguf_pieces.of_unigrams,
+}
 
 
 def names_of_words() -> tuple[str, ...]:
@@ -202,9 +195,12 @@ def _open_texts(made: "Tokenizer", facts: Mapping[str, Any], tokens: list[str], 
     """Put the start token before a text, and the end token behind it, where the file says so."""
     from tokenizers import processors
 
-    opened = kind == "llama" or facts.get("tokenizer.ggml.pre") in _OPENED
+    opened = kind in ("llama", "gemma4") or facts.get("tokenizer.ggml.pre") in _OPENED
     parts, named = ["$A"], []
-    for mark, key, otherwise in (("bos", "add_bos_token", opened), ("eos", "add_eos_token", False)):
+    closed = kind == "t5"
+    for mark, key, otherwise in (
+        ("bos", "add_bos_token", opened), ("eos", "add_eos_token", closed),
+    ):  # fmt: skip
         number = facts.get(f"tokenizer.ggml.{mark}_token_id")
         wanted = facts.get(f"tokenizer.ggml.{key}", otherwise)
         if wanted and type(number) is int and 0 <= number < len(tokens):

@@ -8,12 +8,27 @@ and is not in the file.
 import ast
 import bisect
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmchat.errors import IntegrityError
 
 END = 0
+# The file of a checkpoint.
+FILE = "rwkv_vocab_v20230424.txt"
+
+
+def lines_of(tokens: Sequence[str], kinds: Sequence[int], normal: int) -> str:
+    """The lines of a vocabulary file, of tokens that are spelled as in Python's literals of bytes.
+
+    kinds: of the tokens, of which those that are not `normal` are left out, as token 0 is.
+    """
+    spellings = [codecs.escape_decode(token.encode("utf-8"))[0] for token in tokens]
+    return "".join(
+        f"{number} {spelling!r} {len(spelling)}\n"
+        for number, (spelling, kind) in enumerate(zip(spellings, kinds, strict=True))
+        if kind == normal
+    )
 
 
 class WorldVocabulary:

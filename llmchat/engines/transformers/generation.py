@@ -83,6 +83,11 @@ class RunningAnswer:
         return self.prompt_tokens - left
 
     @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that the slot held already."""
+        return self._cached
+
+    @property
     def reading(self) -> bool:
         """Whether the prompt is still being read."""
         return self._produced == 0

@@ -90,9 +90,11 @@ class Export:
         if plan is None:
             raise _inexpressible(config, "this variant has no plan")
         self._plan = plan = bind(plan, self._tensors.shapes)
-        self._targets = gguf_writing.targets_of(plan, self._tensors, arch, config, kind)
+        whole = _completed(config)
+        self._targets = gguf_writing.targets_of(plan, self._tensors, arch, whole, kind)
         shapes = {target.name: target.shape for target in self._targets}
-        self._made = facts_of(_completed(config), shapes)
+        self._made = facts_of(whole, shapes)
+        self._made.values.update(gguf_writing.numbers_of(plan, self._tensors, arch))
         self._compare(plan, config)
 
     def _compare(self, plan: Plan, config: dict[str, Any]) -> None:
@@ -150,7 +152,10 @@ def _completed(config: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoConfig
 
     given = {name: value for name, value in config.items() if value is not None}
-    return {**AutoConfig.for_model(**config).to_dict(), **given}
+    try:
+        return {**AutoConfig.for_model(**config).to_dict(), **given}
+    except ValueError:  # ChatGLM, whose class is not in transformers.
+        return given
 
 
 def _inexpressible(config: Mapping[str, Any], why: str) -> Mismatch:

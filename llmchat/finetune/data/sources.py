@@ -63,10 +63,15 @@ def _loaded(offer: Offer, name: str) -> Iterator[Row]:
     """The rows of a plugin's source. Whatever the plugin raises becomes one line."""
     found = plugins.make(offer, argument=name.partition(":")[2])
     with plugins.faults(offer):
-        for number, row in enumerate(found, 1):
+        rows = enumerate(found, 1)
+    while True:
+        with plugins.faults(offer):
+            number, row = next(rows, (0, None))
+            if not number:
+                return
             if not isinstance(row, dict):
                 raise TypeError(f"row {number} is `{type(row).__name__}`, not a dict")
-            yield Row(f"{name}:{number}", row)
+        yield Row(f"{name}:{number}", row)
 
 
 def files(name: str, format: str) -> list[str]:

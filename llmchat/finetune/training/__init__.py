@@ -25,6 +25,7 @@ from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch, OutOfResources
 from llmchat.finetune.examples import Example
+from llmchat.finetune.loss_plot import curve_of
 from llmchat.finetune.recipes import Recipe
 from llmchat.finetune.training.batches import Collator, LengthGrouped, loss_of, rows_of
 from llmchat.finetune.training.meter import Meter
@@ -178,15 +179,6 @@ def lengths_of(rows: Sequence[dict[str, list[int]]]) -> list[int]:
     return [len(row["input_ids"]) for row in rows]
 
 
-def curve_of(history: Sequence[dict[str, Any]]) -> list[tuple[int, float | None, float | None]]:
-    """(step, training loss, evaluation loss) from the trainer's log."""
-    return [
-        (int(entry["step"]), entry.get("loss"), entry.get("eval_loss"))
-        for entry in history
-        if "loss" in entry or "eval_loss" in entry
-    ]
-
-
 def _arguments(course: Course, micro: int) -> TrainingArguments:
     recipe, gpus = course.recipe, 0 if course.cpu else torch.cuda.device_count()
     accumulation = max(1, round(recipe.batch / (micro * _processes())))
@@ -212,6 +204,8 @@ def _arguments(course: Course, micro: int) -> TrainingArguments:
         "activation_checkpointing": recipe.checkpointing,
         "logging_steps": max(1, int(steps) // 100),
         "logging_first_step": True,
+        # A loss that is not finite is reported as it is, not as the average before it.
+        "logging_nan_inf_filter": False,
         "eval_strategy": evaluating,
         "eval_steps": every,
         "prediction_loss_only": True,

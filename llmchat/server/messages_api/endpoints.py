@@ -94,13 +94,13 @@ def _frame(request: MessagesRequest) -> dict[str, Any]:
 
 
 def _empty(choice: Choice, request: MessagesRequest) -> dict[str, Any]:
-    """The message at its start, when it is not known yet how much of the prompt was cached."""
+    """The message at its start."""
     return {
         **_frame(request),
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": input_usage(choice.generation.window.tokens),
+        "usage": input_usage(choice.generation.window.tokens, choice.cached_tokens),
     }
 
 

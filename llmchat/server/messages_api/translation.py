@@ -17,7 +17,7 @@ from llmchat.server.api import (
     Tool,
     ToolCall,
 )
-from llmchat.server.compatibility import Defaults
+from llmchat.server.compatibility import Defaults, unsupported
 from llmchat.server.errors import BadRequest, Unsupported
 from llmchat.server.messages_api.errors import NoThreads
 from llmchat.server.messages_api.schema import (
@@ -44,6 +44,7 @@ _DEFAULTS: Defaults = {
     "allowed_callers": (["direct"],),
     "input_examples": ([],),
     "mcp_servers": ([],),
+    "caller": ({"type": "direct"},),
 }
 # The types of blocks that messages of a role may have. Thoughts are never sent to the model again.
 _THOUGHTS = ("thinking", "redacted_thinking")
@@ -53,13 +54,23 @@ _TYPES = {
     "assistant": ("text", "tool_use", *_THOUGHTS),
     "tool_result": ("text",),
 }
-# The fields that a block of a type must have.
+# The fields that a block of a type can have, and those of them that it must have.
+_FIELDS = {
+    "text": ("text",),
+    "tool_use": ("id", "name", "input"),
+    "tool_result": ("tool_use_id", "content", "is_error"),
+    "thinking": ("thinking", "signature"),
+    "redacted_thinking": ("data",),
+}
 _REQUIRED = {
     "text": ("text",),
     "tool_use": ("id", "name", "input"),
     "tool_result": ("tool_use_id",),
 }
+# Fields of blocks that never change the prompt: what clients copy from answers, and caching.
+_IGNORED_OF_BLOCKS = frozenset({"cache_control", "citations"})
 _PARAGRAPH = "\n\n"
+_DECLARED = tuple(name for name in Block.model_fields if name != "type")
 # Fields that have the same name and meaning in both APIs.
 _SAME = (
     "model", "max_tokens", "stream", "temperature", "top_p", "seed", "truncation", "keep_alive",
@@ -142,9 +153,19 @@ def _check_block(block: Block, role: str, where: str) -> None:
     if kind not in _TYPES[role]:
         place = "a tool result" if role == "tool_result" else f"the role `{role}`"
         raise BadRequest(f"`{kind}` blocks are not allowed in {place}", param=f"{where}.type")
+    _check_fields_of(block, where)
     for name in _REQUIRED.get(kind, ()):
         if getattr(block, name) is None:
             raise BadRequest(f"a `{kind}` block requires `{name}`", param=f"{where}.{name}")
+
+
+def _check_fields_of(block: Block, where: str) -> None:
+    """Raises Unsupported for a field that a block of this type does not have."""
+    fields = {**(block.model_extra or {}), **{name: getattr(block, name) for name in _DECLARED}}
+    others = {name: value for name, value in fields.items() if name not in _FIELDS[block.type]}
+    if (name := unsupported(others, _IGNORED_OF_BLOCKS, _DEFAULTS)) is not None:
+        path = f"{where}.{name}"[:100]
+        raise Unsupported(f"`{path}` is not supported in a `{block.type}` block", path)
 
 
 def _joined(blocks: Sequence[Block], separator: str = _PARAGRAPH) -> str:

@@ -188,8 +188,9 @@ def _add_message(messages: list[ChatMessage], item: InputMessage) -> None:
     """A text of the answer that made calls belongs to the message with these calls."""
     content, last = _content(item.content), messages[-1] if messages else None
     if item.role == "assistant" and last and last.role == "assistant" and last.tool_calls:
-        earlier = last.content or []
-        last.content = [*_parts(earlier), *_parts(content)]
+        # Lists grow in place: copies of them would make a long conversation quadratic.
+        last.content = _parts(last.content or [])
+        last.content += _parts(content)
     else:
         messages.append(ChatMessage(role=item.role, content=content))
 
@@ -204,7 +205,9 @@ def _add_call(messages: list[ChatMessage], item: FunctionCall | CustomCall, writ
         messages.append(ChatMessage(role="assistant"))
     function = CalledFunction(name=chat_name(item.name, item.namespace), arguments=written)
     call = ToolCall(id=item.call_id, function=function)
-    messages[-1].tool_calls = [*(messages[-1].tool_calls or ()), call]
+    calls = messages[-1].tool_calls or []
+    calls.append(call)
+    messages[-1].tool_calls = calls
 
 
 def _content(content: str | list[Part]) -> str | list[ContentPart]:

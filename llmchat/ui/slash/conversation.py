@@ -2,11 +2,11 @@
 
 from msgspec.structs import replace
 
+from llmchat.attachments.docs_question import with_documents
 from llmchat.errors import UsageError
 from llmchat.found_passages import without_passages
 from llmchat.output.formatting import counted
 from llmchat.ui import status
-from llmchat.ui.docs_question import with_documents
 from llmchat.ui.fact_proposals import offer_facts
 from llmchat.ui.slash.registry import Answer, LeaveRepl, command, number_of
 from llmchat.ui.state import ReplState, paths_starting_with

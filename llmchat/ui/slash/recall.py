@@ -1,5 +1,6 @@
 """The command that brings passages of past chats in: recall."""
 
+from llmchat.attachments.docs_question import with_hits
 from llmchat.conversation import Message
 from llmchat.docs_material import MOST_PASSAGES
 from llmchat.errors import UsageError
@@ -7,7 +8,6 @@ from llmchat.memory.types import Hit
 from llmchat.models.past_chats import PastChats
 from llmchat.models.sessions import saved_history
 from llmchat.output.progress import ByteProgress
-from llmchat.ui.docs_question import with_hits
 from llmchat.ui.slash.registry import Answer, command
 from llmchat.ui.state import ReplState
 

@@ -2,6 +2,7 @@
 that the file was made from.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from support import tiny_gguf
 from support.checkpoints import save_tiny
+from support.gguf_cases import READ_ALONE
 from support.tiny_families import CASES
-from support.tiny_gguf import q8_0, write_gguf
+from support.tiny_gguf import f32, q8_0, write_gguf
 
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.tokenizer.files import open_vocabulary
 from llmchat.engines.transformers.families import plan_of, viewed
 from llmchat.engines.transformers.families.differences import differences
 from llmchat.engines.transformers.families.names import tensor_names
+from llmchat.engines.transformers.quantised.gguf_tensors import GgufTensors
 from llmchat.engines.transformers.quantised.packed import unpacked
 from llmchat.engines.transformers.weights import FileTensors, open_tensors
 from llmchat.errors import IntegrityError, Mismatch
@@ -205,3 +209,72 @@ def test_an_architecture_without_a_plan_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     assert write_folder([tmp_path / "a.gguf"], tmp_path / "made") is None
     assert list((tmp_path / "made").iterdir()) == []
+
+
+@pytest.mark.parametrize("arch", READ_ALONE)
+def test_an_architecture_is_read_as_the_model_type_that_it_equals(
+    arch: str, tmp_path: Path
+) -> None:
+    case, facts = READ_ALONE[arch]
+    base = save_tiny(tmp_path / "base", case.config())
+    file = write_gguf(base, tmp_path / "a.gguf", f32, arch, **facts)
+    (tmp_path / "made").mkdir()
+    assert write_folder([file], tmp_path / "made")
+    theirs, ours = (read_json(tmp_path / name / "config.json") for name in ("base", "made"))
+    plan = plan_of(theirs)
+    assert plan and list(differences(plan_of(ours), plan)) == []
+    expected, found = viewed(theirs, FileTensors(base)), open_tensors(tmp_path / "made", ())
+    names = tensor_names(plan) & expected.shapes.keys()
+    assert len(names) >= 20
+    for name in names:
+        assert torch.equal(found.get(name), expected.get(name).float()), name
+
+
+def test_joined_queries_keys_and_values_are_read_one_by_one(tmp_path: Path) -> None:
+    """As llama.cpp's converter writes them with --fuse-qkv."""
+    base = save_tiny(tmp_path / "base", CASES["qwen2"].config())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_gguf, "JOINED", ("qwen2",))
+        file = write_gguf(base, tmp_path / "a.gguf")
+    (tmp_path / "made").mkdir()
+    write_folder([file], tmp_path / "made")
+    expected, found = FileTensors(base), open_tensors(tmp_path / "made", ())
+    for part in "qkv":
+        name = f"model.layers.1.self_attn.{part}_proj"
+        assert torch.equal(found.get(f"{name}.bias"), expected.get(f"{name}.bias"))
+        weight = found.grouped(f"{name}.weight")
+        assert weight is not None
+        array = rounded(expected.get(f"{name}.weight").numpy())
+        assert np.array_equal(weight.dequantised().numpy(), array)
+        assert found.stored_size(f"{name}.weight") == array.size // 32 * 34
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "problem"),
+    [
+        ("blk.1.attn_q", 42, "the tensor `blk.1.attn_q.weight` does not fit the model: "),
+        (
+            "blk.1.attn_qkv",
+            48,
+            "the tensor `blk.1.attn_qkv.weight` does not fit the model: it has too few",
+        ),
+    ],
+)
+def test_a_matrix_of_heads_with_other_rows_is_refused(
+    name: str, rows: int, problem: str, tmp_path: Path
+) -> None:
+    base = save_tiny(tmp_path / "base", CASES["llama"].config())
+
+    def only_part(names: str, array: np.ndarray) -> Any:
+        return None if "blk.1.attn_q." in names else f32(names, array)
+
+    header = read_header(write_gguf(base, tmp_path / "a.gguf", only_part))
+    writer = gguf.GGUFWriter(str(tmp_path / "b.gguf"), "llama")
+    writer.add_tensor(f"{name}.weight", np.zeros((rows, 64), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    config = config_of(header, lambda _: [])
+    with pytest.raises(IntegrityError, match=re.escape(problem)):
+        GgufTensors([tmp_path / "a.gguf", tmp_path / "b.gguf"], config or {})

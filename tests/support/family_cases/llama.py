@@ -71,6 +71,10 @@ LLAMA: dict[str, Case] = {
     ),
     "apertus": Case("ApertusConfig", DENSE | LLAMA3),
     "apertus: odd, biases": Case("ApertusConfig", DENSE | ODD | {"attention_bias": True}),
+    "arcee": Case("ArceeConfig", DENSE | LLAMA3),
+    "arcee: odd, all biases": Case(
+        "ArceeConfig", DENSE | ODD | {"attention_bias": True, "mlp_bias": True}
+    ),
     "granite": Case(
         "GraniteConfig",
         DENSE | TIED | {"embedding_multiplier": 12.0, "logits_scaling": 8.0,

@@ -40,7 +40,7 @@ _CHECKED_FLAGS = (
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 )
-_COMPILE_S = 120
+_COMPILE_S = 300
 
 
 @cache

@@ -16,6 +16,7 @@ from llmchat.engines.transformers.tensors import Tensors
 # Model type → the module of its family.
 MODULES = {
     "apertus": "apertus",
+    "arcee": "llama",
     "bloom": "bloom",
     "chatglm": "chatglm",
     "cohere": "cohere",

@@ -1,6 +1,8 @@
-"""The Llama family: Llama 1 to 3, Mistral with and without a sliding window, Qwen2, Seed-OSS."""
+"""The Llama family: Llama 1 to 3, Mistral with and without a sliding window, Qwen2, Seed-OSS, and
+Arcee, whose MLP has no gate.
+"""
 
-from llmchat.engines.transformers.families.blocks import Rotary
+from llmchat.engines.transformers.families.blocks import Mlp, Rotary
 from llmchat.engines.transformers.families.config_values import (
     Config,
     count,
@@ -10,6 +12,7 @@ from llmchat.engines.transformers.families.config_values import (
 )
 from llmchat.engines.transformers.families.layers import (
     kinds_of_layers,
+    plain_mlp,
     pre_norm_layer,
     windows_of,
 )
@@ -24,6 +27,7 @@ from llmchat.engines.transformers.families.plan import Layer, Plan
 from llmchat.engines.transformers.families.rope import rotary
 
 _DEFAULTS: dict[str, Config] = {
+    "arcee": {"hidden_act": "relu2", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
     "llama": {"max_position_embeddings": 2048},
     "ministral": {
         "max_position_embeddings": 131072,
@@ -64,7 +68,14 @@ def plan(config: Config) -> Plan:
 def _layer(config: Config, index: int, rope: Rotary, window: int) -> Layer:
     prefix = f"model.layers.{index}."
     heads = attention(config, f"{prefix}self_attn.", rotary=rope, window=window)
-    return pre_norm_layer(config, prefix, heads, gated_mlp(config, f"{prefix}mlp."))
+    return pre_norm_layer(config, prefix, heads, _mlp(config, f"{prefix}mlp."))
+
+
+def _mlp(config: Config, prefix: str) -> Mlp:
+    if config["model_type"] != "arcee":
+        return gated_mlp(config, prefix)
+    inner = size(config, "intermediate_size")
+    return plain_mlp(config, f"{prefix}up_proj", f"{prefix}down_proj", inner)
 
 
 def _windows(config: Config, layers: int) -> list[int]:

@@ -20,8 +20,10 @@ from llmchat.gguf_file import GgmlType
 from llmchat.gguf_file.mixes import Facts, kinds_in_mix
 from llmchat.gguf_file.types import type_named
 
-# Routers, kernels of convolutions, and norms of each head.
-_WHOLE = re.compile(r"norm\.weight$|ffn_gate_inp|shortconv\.conv|attn_sinks")
+# Routers, kernels of convolutions, norms of each head, and the mixes of streams.
+_WHOLE = re.compile(
+    r"norm\.weight$|ffn_gate_inp|shortconv\.conv|ssm_conv1d|altup_\w+_coef|attn_sinks"
+)
 # Numbers that are converted at once.
 AT_ONCE = 1 << 22
 # Q8_0 is near enough as gguf-py rounds it.

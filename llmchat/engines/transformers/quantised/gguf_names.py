@@ -1,23 +1,26 @@
-"""Which tensor of llama.cpp belongs to a tensor of a plan, and in which form it is stored: for
-reading GGUF files and for writing them.
+"""Which tensors of llama.cpp belong to a tensor of a plan, and in which form they are: for reading
+GGUF files and for writing them.
 
 gguf-py knows which name of llama.cpp belongs to a name of a checkpoint.
 """
 
 import re
 from collections.abc import Mapping
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
-
+from llmchat.engines.transformers.quantised.gguf_forms import special_places
+from llmchat.engines.transformers.quantised.gguf_places import (
+    KERNEL,
+    SHIFTED,
+    Change,
+    Piece,
+    Stored,
+    shaped,
+)
+from llmchat.engines.transformers.quantised.gguf_rows import HeadRows
 from llmchat.errors import Mismatch
+from llmchat.gguf_file.architectures import ARCHITECTURES
 
-# Architectures whose converter makes rotary pairs adjacent, and those whose norms have the 1.
-_ROTATED = ("llama", "granite", "granitemoe", "mistral3", "smollm3")
-_SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
-# Those in which every head has a norm of its own.
-_NORMS_OF_HEADS = ("command-r", "stablelm")
 _EXPERT = re.compile(r"\.experts\.(\d+)\.")
 # Names that gguf-py does not know: a pattern of ours, and llama.cpp's name within the layer.
 _ALIASES = (
@@ -27,34 +30,8 @@ _ALIASES = (
     (re.compile(r"\.experts\.\d+\.(?:up_proj|w3)\.weight$"), "ffn_up_exps.weight"),
     (re.compile(r"\.experts\.\d+\.(?:down_proj|w2)\.weight$"), "ffn_down_exps.weight"),
 )
+_GATE_OR_UP = re.compile(r"(blk\.\d+\.)ffn_(gate|up)_exps\.weight")
 _LAYER = re.compile(r"\.(\d+)\.")
-
-
-class Stored(NamedTuple):
-    """Where a tensor of the plan is. expert: its place in a stack; heads: whose rotary rows are
-    interleaved; shift: what the converter added; is_kernel: one of a convolution, whose dimension
-    of 1 it left out; norms: rows of a matrix of norms, one a head.
-    """
-
-    name: str
-    expert: int | None = None
-    heads: int = 0
-    shift: float = 0.0
-    is_kernel: bool = False
-    norms: int = 0
-
-    def written_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in a file, within a stack that of one expert. shape: that in the plan."""
-        if self.norms:
-            return self.norms, prod(shape) // self.norms
-        return (shape[0], shape[-1]) if self.is_kernel else shape
-
-    def written(self, tensor: Tensor) -> Tensor:
-        """The numbers of a file in their order."""
-        if self.heads:
-            pairs = tensor.unflatten(0, (self.heads, 2, -1))
-            return pairs.transpose(1, 2).reshape(tensor.shape)
-        return tensor.float() + self.shift if self.shift else tensor
 
 
 def name_table(arch: str, layers: int) -> Any:
@@ -70,7 +47,8 @@ def name_table(arch: str, layers: int) -> Any:
 def stored_name(name: str, table: Any) -> str:
     """llama.cpp's name of a tensor; "" where it has none."""
     module, _, suffix = name.rpartition(".")
-    found = table.get_name(module) or table.get_name(_EXPERT.sub(".experts.", module))
+    forms = module, _EXPERT.sub(".experts.", module), module.removeprefix("transformer.")
+    found = next(filter(None, map(table.get_name, forms)), None)
     if found and suffix in ("weight", "bias"):
         return f"{found}.{suffix}"
     layer = _LAYER.search(name)
@@ -80,36 +58,66 @@ def stored_name(name: str, table: Any) -> str:
     return ""
 
 
-def stored_as(name: str, theirs: str, arch: str, config: Mapping[str, Any]) -> Stored:
-    """The form in which the tensor `name` of a plan is in the tensor `theirs` of a file."""
-    expert = _EXPERT.search(name)
-    return Stored(
-        theirs,
-        int(expert[1]) if expert and "_exps." in theirs else None,
-        _heads(theirs, config) if arch in _ROTATED else 0,
-        1.0 if arch in _SHIFTED and theirs.endswith("norm.weight") else 0.0,
-        name.endswith(".conv.weight"),
-        _norms(theirs, config) if arch in _NORMS_OF_HEADS else 0,
-    )
+def places_of(
+    name: str, arch: str, table: Any, config: Mapping[str, Any], rows: HeadRows
+) -> list[Stored]:
+    """The places in which a tensor of a plan can be, the usual one first; none for one that files
+    of the architecture do not have. table: of `name_table`. rows: of the plan.
+    """
+    if found := special_places(name, arch, config):
+        return found
+    theirs = stored_name(name, table)
+    if not theirs:
+        return _joined(name, rows)
+    usual = _usual(name, theirs, arch, config, rows)
+    return [usual, *_in_joined_experts(usual, config), *_joined(name, rows)]
 
 
-def queries_of_a_key(config: Mapping[str, Any]) -> int:
-    """How many heads of queries share a head of keys."""
-    queries, keys = _counts(config)
-    return queries // keys
+def _in_joined_experts(stored: Stored, config: Mapping[str, Any]) -> list[Stored]:
+    """Gate and up of an expert can be one matrix, one behind the other."""
+    (piece,) = stored.pieces
+    match = _GATE_OR_UP.fullmatch(piece.name)
+    inner = config.get("moe_intermediate_size") or config.get("intermediate_size")
+    if match is None or piece.index is None or type(inner) is not int:
+        return []
+    first = inner * (match[2] == "up")
+    return [Stored((Piece(f"{match[1]}ffn_gate_up_exps.weight", piece.index, first, inner),))]
 
 
-def _heads(theirs: str, config: Mapping[str, Any]) -> int:
-    queries, keys = _counts(config)
-    return queries if ".attn_q." in theirs else keys if ".attn_k." in theirs else 0
+def _joined(name: str, rows: HeadRows) -> list[Stored]:
+    """The rows of a matrix with the queries, keys and values of a layer."""
+    module, _, suffix = name.rpartition(".")
+    if module not in rows.parts:
+        return []
+    first, count = rows.parts[module]
+    piece = Piece(f"blk.{layer_of(name)}.attn_qkv.{suffix}", None, first, count)
+    return [Stored((piece,), _moved(module, rows))]
+
+
+def _moved(module: str, rows: HeadRows) -> tuple[Change, ...]:
+    return (rows.changes[module],) if module in rows.changes else ()
+
+
+def layer_of(name: str) -> int:
+    """The layer of a tensor of a plan."""
+    layer = _LAYER.search(name)
+    return int(layer[1]) if layer else 0
+
+
+def _usual(name: str, theirs: str, arch: str, config: Mapping[str, Any], rows: HeadRows) -> Stored:
+    expert, known = _EXPERT.search(name), ARCHITECTURES[arch]
+    index = int(expert[1]) if expert and "_exps." in theirs else None
+    changes = [*_moved(name.rpartition(".")[0], rows)]
+    if known.is_shifted and theirs.endswith("norm.weight"):
+        changes.append(SHIFTED)
+    if name.endswith(".conv.weight"):
+        changes.append(KERNEL)
+    if known.has_norms_of_heads and (norms := _norms(theirs, config)):
+        changes.append(shaped((-1,), (norms, -1)))
+    return Stored((Piece(theirs, index),), tuple(changes))
 
 
 def _norms(theirs: str, config: Mapping[str, Any]) -> int:
-    queries, keys = _counts(config)
-    return queries if ".attn_q_norm." in theirs else keys if ".attn_k_norm." in theirs else 0
-
-
-def _counts(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Heads of queries and of keys."""
     heads = int(config["num_attention_heads"])
-    return heads, int(config.get("num_key_value_heads") or heads)
+    keys = int(config.get("num_key_value_heads") or heads)
+    return heads if ".attn_q_norm." in theirs else keys if ".attn_k_norm." in theirs else 0

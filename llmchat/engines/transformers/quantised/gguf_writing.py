@@ -1,7 +1,7 @@
 """Writes a model that has a plan as a GGUF file, a part of a tensor in memory at a time.
 
-What gguf_tensors.py undoes is done here: rotary heads are interleaved, experts are stacked, and
-norms get the 1 that llama.cpp does not add.
+What gguf_tensors.py undoes is done here (gguf_places.py): rotary heads are interleaved, experts
+are stacked, norms get the 1 that llama.cpp does not add, and so on.
 """
 
 import os
@@ -12,32 +12,32 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_kinds
-from llmchat.engines.transformers.quantised.gguf_names import (
-    Stored,
-    name_table,
-    queries_of_a_key,
-    stored_as,
-    stored_name,
-)
+from llmchat.engines.transformers.quantised.gguf_names import name_table, places_of
+from llmchat.engines.transformers.quantised.gguf_places import Columns, Rows, Stored
+from llmchat.engines.transformers.quantised.gguf_rows import head_rows
 from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import Mismatch
 from llmchat.gguf_file import GgmlType
+from llmchat.gguf_file.architectures import ARCHITECTURES
 from llmchat.gguf_file.mixes import Facts
 
 _ALIGNMENT = 32
 
 
 class Target(NamedTuple):
-    """A tensor of the file. sources: its tensor of the plan, or one for each expert."""
+    """A tensor of the file. sources: tensors of the plan, each with its place and the number of the
+    piece in it, in their order.
+    """
 
     name: str
-    sources: tuple[tuple[str, Stored], ...]
+    sources: tuple[tuple[str, Stored, int], ...]
     shape: tuple[int, ...]
     kind: GgmlType
 
@@ -55,20 +55,47 @@ def targets_of(
     """
     layers = len(plan.all_layers)
     table = name_table(arch, layers)
-    found: dict[str, list[tuple[str, Stored]]] = {}
+    rows = head_rows(plan, is_rotated=ARCHITECTURES[arch].is_rotated)
+    numbers = tuple(ARCHITECTURES[arch].numbers)
+    found: dict[str, list[tuple[str, Stored, int]]] = {}
     for name in sorted(_needed(plan) & tensors.shapes.keys(), key=_natural):
-        theirs = stored_name(name, table)
-        if not theirs:
+        if numbers and name.endswith(numbers):
+            continue
+        places = places_of(name, arch, table, config, rows)
+        if not places:
             raise Mismatch(
                 f"GGUF files of the architecture `{arch}` have no tensor for `{name}`",
                 "`--to int4` writes the model for llmchat",
             )
-        found.setdefault(theirs, []).append((name, stored_as(name, theirs, arch, config)))
-    sources = {name: _in_order(parts) for name, parts in found.items()}
+        for number, piece in enumerate(places[0].pieces):
+            found.setdefault(piece.name, []).append((name, places[0], number))
+    sources = {name: tuple(sorted(parts, key=_place_in_target)) for name, parts in found.items()}
     shapes = {name: _shape(parts, tensors) for name, parts in sources.items()}
-    facts = Facts(layers, _experts(shapes), queries_of_a_key(config), arch)
+    facts = Facts(layers, _experts(shapes), _queries_of_a_key(config), arch)
     kinds = gguf_kinds.kinds_of(shapes, wanted, facts)
     return [Target(name, parts, shapes[name], kinds[name]) for name, parts in sources.items()]
+
+
+def _experts(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many experts a layer has; 0 for a model without."""
+    return max((shape[0] for name, shape in shapes.items() if "_exps." in name), default=0)
+
+
+def _queries_of_a_key(config: Mapping[str, Any]) -> int:
+    """How many heads of queries share a head of keys."""
+    heads = config.get("num_attention_heads")
+    keys = config.get("num_key_value_heads") or heads
+    return heads // keys if isinstance(heads, int) and isinstance(keys, int) else 1
+
+
+def numbers_of(plan: Plan, tensors: Tensors, arch: str) -> dict[str, list[float]]:
+    """The facts that are tensors of one number in the plan, one a layer."""
+    found: dict[str, list[float]] = {}
+    names = sorted(tensor_names(plan) & tensors.shapes.keys(), key=_natural)
+    for end, key in ARCHITECTURES[arch].numbers.items():
+        values = [tensors.get(name).float().item() for name in names if name.endswith(end)]
+        found |= {key: values} if values else {}
+    return found
 
 
 def _needed(plan: Plan) -> set[str]:
@@ -82,20 +109,21 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
-def _in_order(sources: list[tuple[str, Stored]]) -> tuple[tuple[str, Stored], ...]:
-    """Experts by their numbers."""
-    return tuple(sorted(sources, key=lambda source: source[1].expert or 0))
+def _shape(sources: tuple[tuple[str, Stored, int], ...], tensors: Tensors) -> tuple[int, ...]:
+    """The shape of a tensor of the file, of its sources in their order."""
+    first, stored, number = sources[0]
+    shape = tuple(stored.written(torch.empty(tensors.shapes[first], device="meta"))[number].shape)
+    pieces = [stored.pieces[number] for _, stored, number in sources]
+    matrices = {piece.index for piece in pieces}
+    if pieces[0].count:
+        shape = sum(piece.count for piece in pieces) // len(matrices), *shape[1:]
+    return shape if pieces[0].index is None else (len(matrices), *shape)
 
 
-def _shape(sources: tuple[tuple[str, Stored], ...], tensors: Tensors) -> tuple[int, ...]:
-    first, stored = sources[0]
-    shape = stored.written_shape(tensors.shapes[first])
-    return shape if stored.expert is None else (len(sources), *shape)
-
-
-def _experts(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many experts a layer has; 0 for a model without."""
-    return max((shape[0] for name, shape in shapes.items() if "_exps." in name), default=0)
+def _place_in_target(source: tuple[str, Stored, int]) -> tuple[int, int]:
+    _, stored, number = source
+    piece = stored.pieces[number]
+    return piece.index or 0, piece.first
 
 
 class Counts:
@@ -172,8 +200,8 @@ def _parts(
     for values in factors.values():
         yield _padded(struct.pack(f"<{len(values)}f", *values))
     for target in targets:
-        for name, stored in target.sources:
-            yield from encoder.bytes_of(name, stored, target.kind)
+        for name, stored, number in target.sources:
+            yield from encoder.bytes_of(name, stored, number, target.kind)
         yield bytes(-target.size % _ALIGNMENT)
 
 
@@ -187,36 +215,53 @@ class _Encoder:
     ):
         self._tensors, self._importance, self._counts = tensors, cache(measure), counts
 
-    def bytes_of(self, name: str, stored: Stored, kind: GgmlType) -> Iterator[bytes]:
+    def bytes_of(self, name: str, stored: Stored, number: int, kind: GgmlType) -> Iterator[bytes]:
         weight = self._tensors.grouped(name)
         if weight is not None:
-            self._counts.quantised += 1
-            found = gguf_kinds.copied(_reordered(weight, stored), kind)
+            self._counts.quantised += number == 0
+            moved = _moved(weight, stored)
+            found = gguf_kinds.copied(moved, kind) if moved is not None else None
             if found is not None:
                 self._counts.copied += 1
                 yield found
                 return
         importance = None
         if kind.name in gguf_kinds.FITTED:
-            importance = self._importance().get(name)
-        for part in self._numbers(name, stored, weight):
+            importance = _of_columns(self._importance().get(name), stored)
+        for part in self._numbers(name, stored, number, weight):
             yield from gguf_kinds.encoded(part, kind, name, importance)
 
-    def _numbers(self, name: str, stored: Stored, weight: GroupedWeight | None) -> Iterator[Tensor]:
-        """The numbers of a tensor in their order in the file."""
-        if weight is None or stored.heads:
-            yield stored.written(self._tensors.get(name))
+    def _numbers(
+        self, name: str, stored: Stored, number: int, weight: GroupedWeight | None
+    ) -> Iterator[Tensor]:
+        """The numbers of a piece in their order in the file."""
+        if weight is None or not stored.is_plain:
+            yield stored.written(self._tensors.get(name))[number]
             return
         count = max(1, gguf_kinds.AT_ONCE // weight.shape[1])
         for first in range(0, weight.shape[0], count):
             yield weight.rows(first, count).dequantised()
 
 
-def _reordered(weight: GroupedWeight, stored: Stored) -> GroupedWeight:
-    """A weight whose rows are in the order of the file."""
-    if not stored.heads or weight.order is not None:
+def _moved(weight: GroupedWeight, stored: Stored) -> GroupedWeight | None:
+    """A weight whose rows are in the order of the file; None where more than rows change."""
+    if stored.is_plain:
         return weight
-    return replace(replace(weight, table=None).map(stored.written), table=weight.table)
+    moves_rows = all(isinstance(change, Rows) for change in stored.changes)
+    if len(stored.pieces) > 1 or stored.pieces[0].changes or not moves_rows:
+        return None
+    rows = replace(weight, table=None, order=None).map(lambda one: stored.written(one)[0])
+    return replace(rows, table=weight.table, order=weight.order)
+
+
+def _of_columns(importance: Tensor | None, stored: Stored) -> Tensor | None:
+    """The importance of columns in their order in the file; None where it is not known."""
+    if importance is None or not stored.keeps_rows:
+        return None
+    for change in reversed(stored.changes):
+        if isinstance(change, Columns):
+            importance = change.write(importance)
+    return importance
 
 
 def _padded(data: bytes) -> bytes:

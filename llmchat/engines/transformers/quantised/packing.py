@@ -20,7 +20,8 @@ def pack_by_parts(
     None for a weight that has no layout.
     """
     out, in_ = shape
-    kind = kind_of(grouped(slice(0, ROWS)))
+    first = grouped(slice(0, ROWS))
+    kind = kind_of(first)
     if kind is None:
         return None
     head, block = packed_bytes(kind, (0, in_)), packed_bytes(kind, (ROWS, in_))
@@ -44,4 +45,6 @@ def pack_by_parts(
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         is_uniform = all(pool.map(put, range(0, out, step)))
     # The layout depends on all numbers of a weight, in rare kinds.
-    return PackedWeight(kind, data, (out, in_)) if is_uniform else pack(grouped(slice(None)), name)
+    if not is_uniform:
+        return pack(grouped(slice(None)), name)
+    return PackedWeight(kind, data, (out, in_), first.order)

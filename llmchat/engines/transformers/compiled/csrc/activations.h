@@ -7,8 +7,8 @@
 #define GROUP 32      /* 64 costs twice as much perplexity, 16 gains nothing (docs/log.md) */
 #define CACHE_LINE 64 /* bytes; products read so many weights of a row at once */
 
-#if defined(USE_VNNI) || defined(USE_DOTPROD)
-typedef int8_t act_t; /* vpdpbusd takes signed activations and unsigned weights, sdot signed ones */
+#if defined(USE_VNNI) || defined(USE_AVX2) || defined(USE_DOTPROD)
+typedef int8_t act_t; /* there are products of bytes */
 #else
 typedef int16_t act_t;
 #endif

@@ -26,10 +26,38 @@ typedef struct {
     SplitRows queries8, weights8;
 } AttentionScratch;
 
+#if defined(USE_AVX2) && !defined(USE_AVX512)
+#define TILES_IN_HALVES 1
+#endif
+
 /* out[rows][blocks of 16] = a[rows][depth] times `blocks` panels, `panel_stride` apart. */
 INLINE void half_tile(const half_t *a, int64_t a_stride, const int rows, const int blocks,
                       int64_t depth, const half_t *panel, int64_t panel_stride, float *out,
                       int64_t out_stride) {
+#ifdef TILES_IN_HALVES
+    /* So many blocks at once as there are registers for. */
+    const int at_once = rows > 3 ? 1 : MIN(blocks, rows > 1 ? 2 : 4);
+    for (int first = 0; first < blocks; first += at_once) {
+        f32x8 total[6][8] = {};
+        for (int64_t k = 0; k < depth; k++)
+#pragma GCC unroll 8
+            for (int half = 0; half < 2 * at_once; half++) {
+                const half_t *w = panel + (first + half / 2) * panel_stride + k * LANES;
+                f32x8 weights = load8(w + half % 2 * 8);
+#pragma GCC unroll 6
+                for (int r = 0; r < rows; r++) {
+                    f32x8 x = (f32x8)_mm256_broadcast_ss(a + r * a_stride + k);
+                    total[r][half] = fused_madd8(x, weights, total[r][half]);
+                }
+            }
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int half = 0; half < 2 * at_once; half++)
+                store8(out + r * out_stride + first * LANES + half * 8, total[r][half]);
+    }
+    return;
+#endif
     f32x16 total[6][4] = {};
     for (int64_t k = 0; k < depth; k += PAIR)
 #pragma GCC unroll 6

@@ -10,7 +10,7 @@
 
 /* Whether there is a copy of a kernel for each layout, whose constants let the compiler keep codes
  * in registers. The checked build would take minutes to compile. */
-#if defined(USE_VNNI) && !defined(LLMCHAT_CHECKED)
+#if (defined(USE_VNNI) || defined(USE_AVX2)) && !defined(LLMCHAT_CHECKED)
 #define HAS_COPIES 1
 #endif
 
@@ -45,6 +45,10 @@ INLINE float term_of_group(const ActRow *row, int64_t chunk, int64_t half, const
     return -(row->scale[chunk * stride] * row->sum[(2 * chunk + half) * stride]);
 }
 
+static int pairs_in(const Grouping *grouping) {
+    return pairs_of(grouping->bits, grouping->has_table);
+}
+
 /* ---- few rows: the codes go from memory to the products; grouped_panels.h has many rows */
 
 /* Of one matrix, 16 rows of it: what the products of a piece need. */
@@ -61,11 +65,14 @@ INLINE void prefetch_ahead(const uint8_t *p, const int bytes) {
 }
 
 /* As unpack_numbers; codes stay in registers where there are enough of them. */
-INLINE void unpack_here(const Matrix *matrix, const uint8_t *p, const int bits,
-                        u8x64 codes[VECTORS]) {
-#ifdef HAS_COPIES
+INLINE void unpack_here(const Matrix *matrix, const uint8_t *p, const int bits, const int has_table,
+                        codes_t codes[VECTORS]) {
+#if defined(USE_AVX2)
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) codes[v] = unpack_vector(matrix, p, bits, has_table, v);
+#elif defined(HAS_COPIES)
     unpack_chunk(p, bits, codes);
-    if (bits == 4 && matrix->grouping->has_table)
+    if (has_table)
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) codes[v] = look_up(codes[v], matrix->weight);
 #else
@@ -73,103 +80,141 @@ INLINE void unpack_here(const Matrix *matrix, const uint8_t *p, const int bits,
 #endif
 }
 
+/* What is taken from each code: those that have no sums in 16 bits become signed first. */
+INLINE int32_t zero_of(const Grouping *grouping, const int pairs) {
+    return grouping->zero - (TAKES_SIGNED && !pairs ? 128 : 0);
+}
+
 /* out[count] += the products of the rows with a piece. */
 INLINE void multiply_piece(const CodePiece *piece, const int bits, const int halves,
-                           const ActRow *rows, const int64_t count, const int64_t stride,
-                           f32x16 *out) {
+                           const int has_table, const ActRow *rows, const int64_t count,
+                           const int64_t stride, totals_t *out) {
     const Grouping *grouping = piece->matrix->grouping;
+    const int pairs = pairs_of(bits, has_table);
     const uint8_t *codes = piece->codes;
-    f32x16 totals[2 * TILE_ROWS]; /* in registers, where the count is a constant */
+    totals_t totals[2 * TILE_ROWS]; /* in registers, where the count is a constant */
     for (int64_t r = 0; r < count; r++) totals[r] = out[r];
     if (has_minimum(grouping))
         for (int64_t g = 0; g < piece->chunks * halves; g++)
             for (int64_t r = 0; r < count; r++) {
                 float term =
                     term_of_group(rows + r, piece->first + g / halves, g % halves, halves, stride);
-                totals[r] = fused_madd(splat(term), piece->minimum[g], totals[r]);
+                totals[r] = plus_minimum(totals[r], term, piece->minimum + g);
             }
     for (int64_t c = 0; c < piece->chunks; c++, codes += bits * 64) {
-        u8x64 unpacked[VECTORS];
+        codes_t unpacked[VECTORS];
         prefetch_ahead(codes, bits * 64);
-        unpack_here(piece->matrix, codes, bits, unpacked);
+        unpack_here(piece->matrix, codes, bits, has_table, unpacked);
         int64_t chunk = piece->first + c;
 #pragma GCC unroll 2
         for (int h = 0; h < halves; h++) {
             sums_t sums[2 * TILE_ROWS];
             /* One column after the other: the products of a row wait for each other. */
             for (int64_t r = 0; r < count; r++)
-                sums[r] = sums_from(
-                    start_of(grouping->zero, rows[r].sum + 2 * chunk * stride, h, halves, stride));
+                sums[r] = sums_from(start_of(zero_of(grouping, pairs),
+                                             rows[r].sum + 2 * chunk * stride, h, halves, stride));
 #pragma GCC unroll 8
             for (int v = h * VECTORS / halves; v < (h + 1) * VECTORS / halves; v++)
 #pragma GCC unroll 6
                 for (int64_t r = 0; r < count; r++) {
                     const act_t *q = rows[r].q + (chunk * CODE_CHUNK + 4 * v) * stride;
-                    add_fours(&sums[r], unpacked + v, load_fours(q, stride));
+                    add_fours(&sums[r], unpacked + v, load_fours(q, stride), pairs,
+                              v - h * VECTORS / halves, VECTORS / halves);
                 }
             for (int64_t r = 0; r < count; r++)
-                totals[r] = fused_madd(scaled_sums(sums[r], rows[r].scale[chunk * stride]),
-                                       piece->scale[c * halves + h], totals[r]);
+                totals[r] = plus_products(totals[r], sums[r], rows[r].scale[chunk * stride],
+                                          piece->scale + c * halves + h);
         }
     }
     for (int64_t r = 0; r < count; r++) out[r] = totals[r];
 }
 
-#define PIECE_OF_ROWS(bits, halves, rows_, stride_)                                                \
+#define PIECE_OF_ROWS(bits, halves, table, rows_, stride_)                                         \
     case (rows_) * 8 + (stride_):                                                                  \
-        multiply_piece(piece, bits, halves, rows, rows_, stride_, totals);                         \
+        multiply_piece(piece, bits, halves, table, rows, rows_, stride_, totals);                  \
         break
-#define OTHER_PIECE(bits, halves)                                                                  \
-    default: multiply_piece(piece, bits, halves, rows, count, stride, totals)
+#define OTHER_PIECE(bits, halves, table)                                                           \
+    default: multiply_piece(piece, bits, halves, table, rows, count, stride, totals)
 
 /* One row, or one row in two terms, is what decoding multiplies. */
-#define RARE_PIECE(bits, halves)                                                                   \
+#define RARE_PIECE(bits, halves, table)                                                            \
     do {                                                                                           \
         switch (count * 8 + stride) {                                                              \
-            PIECE_OF_ROWS(bits, halves, 1, 1);                                                     \
-            PIECE_OF_ROWS(bits, halves, 2, 1);                                                     \
-            OTHER_PIECE(bits, halves);                                                             \
+            PIECE_OF_ROWS(bits, halves, table, 1, 1);                                              \
+            PIECE_OF_ROWS(bits, halves, table, 2, 1);                                              \
+            OTHER_PIECE(bits, halves, table);                                                      \
         }                                                                                          \
     } while (0)
 
 /* Some rows are a draft that is checked, or several answers. */
-#define USUAL_PIECE(bits, halves)                                                                  \
+#if TILE_ROWS > 4
+#define PIECES_OF_MOST_ROWS(bits, halves, table)                                                   \
+    PIECE_OF_ROWS(bits, halves, table, 5, TILE_ROWS);                                              \
+    PIECE_OF_ROWS(bits, halves, table, 6, TILE_ROWS)
+#else
+#define PIECES_OF_MOST_ROWS(bits, halves, table)
+#endif
+#define USUAL_PIECE(bits, halves, table)                                                           \
     do {                                                                                           \
         switch (count * 8 + stride) {                                                              \
-            PIECE_OF_ROWS(bits, halves, 1, 1);                                                     \
-            PIECE_OF_ROWS(bits, halves, 2, 1);                                                     \
-            PIECE_OF_ROWS(bits, halves, 2, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 3, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 4, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 5, TILE_ROWS);                                             \
-            PIECE_OF_ROWS(bits, halves, 6, TILE_ROWS);                                             \
-            OTHER_PIECE(bits, halves);                                                             \
+            PIECE_OF_ROWS(bits, halves, table, 1, 1);                                              \
+            PIECE_OF_ROWS(bits, halves, table, 2, 1);                                              \
+            PIECE_OF_ROWS(bits, halves, table, 2, TILE_ROWS);                                      \
+            PIECE_OF_ROWS(bits, halves, table, 3, TILE_ROWS);                                      \
+            PIECE_OF_ROWS(bits, halves, table, 4, TILE_ROWS);                                      \
+            PIECES_OF_MOST_ROWS(bits, halves, table);                                              \
+            OTHER_PIECE(bits, halves, table);                                                      \
         }                                                                                          \
     } while (0)
 
-/* For groups of 32 or more, and for groups of 16. */
-#define PIECE_CASE(bits, WHOLE, HALVES)                                                            \
-    case bits:                                                                                     \
-        if (halves == 2)                                                                           \
-            HALVES(bits, 2);                                                                       \
-        else                                                                                       \
-            WHOLE(bits, 1);                                                                        \
-        break
-
-static void multiply_any_piece(const CodePiece *piece, const ActRow *rows, int64_t count,
-                               int64_t stride, f32x16 *totals) {
-    int halves = piece->matrix->grouping->halves, bits = piece->matrix->grouping->bits;
+/* Functions of their own: in one, they take a compiler much longer. table: 1 with AVX2, where the
+ * numbers of a table are multiplied in another way than codes; else it may be any expression. */
+#define PIECE_FUNCTION(name, bits, halves, table, KIND)                                            \
+    static __attribute__((noinline)) void name(const CodePiece *piece, const ActRow *rows,         \
+                                               int64_t count, int64_t stride, totals_t *totals) {  \
+        KIND(bits, halves, table);                                                                 \
+    }
 #ifdef HAS_COPIES
-    switch (bits) {
-        PIECE_CASE(2, RARE_PIECE, RARE_PIECE);
-        PIECE_CASE(3, RARE_PIECE, RARE_PIECE);
-        PIECE_CASE(4, USUAL_PIECE, RARE_PIECE);
-        PIECE_CASE(5, USUAL_PIECE, RARE_PIECE);
-        PIECE_CASE(6, USUAL_PIECE, USUAL_PIECE);
-        PIECE_CASE(8, USUAL_PIECE, RARE_PIECE);
+#define HAS_TABLE (TAKES_SIGNED ? 0 : piece->matrix->grouping->has_table)
+/* clang-format off */
+PIECE_FUNCTION(piece_2_16, 2, 2, 0, RARE_PIECE) PIECE_FUNCTION(piece_2_32, 2, 1, 0, RARE_PIECE)
+PIECE_FUNCTION(piece_3_16, 3, 2, 0, RARE_PIECE) PIECE_FUNCTION(piece_3_32, 3, 1, 0, RARE_PIECE)
+PIECE_FUNCTION(piece_4_16, 4, 2, HAS_TABLE, RARE_PIECE)
+PIECE_FUNCTION(piece_4_32, 4, 1, HAS_TABLE, USUAL_PIECE)
+PIECE_FUNCTION(piece_5_16, 5, 2, 0, RARE_PIECE) PIECE_FUNCTION(piece_5_32, 5, 1, 0, USUAL_PIECE)
+PIECE_FUNCTION(piece_6_16, 6, 2, 0, USUAL_PIECE) PIECE_FUNCTION(piece_6_32, 6, 1, 0, USUAL_PIECE)
+PIECE_FUNCTION(piece_8_16, 8, 2, 0, RARE_PIECE) PIECE_FUNCTION(piece_8_32, 8, 1, 0, USUAL_PIECE)
+#if TAKES_SIGNED
+PIECE_FUNCTION(piece_table_16, 4, 2, 1, RARE_PIECE)
+PIECE_FUNCTION(piece_table_32, 4, 1, 1, RARE_PIECE)
+#endif
+/* clang-format on */
+#undef HAS_TABLE
+#endif
+
+/* For groups of 32 or more, and for groups of 16. */
+#define PIECE_CASE(bits, WHOLE, HALF)                                                              \
+    case bits: (halves == 2 ? HALF : WHOLE)(piece, rows, count, stride, totals); break
+
+                                static void multiply_any_piece(const CodePiece *piece,
+                                                               const ActRow *rows, int64_t count,
+                                                               int64_t stride, totals_t *totals) {
+    const Grouping *grouping = piece->matrix->grouping;
+    int halves = grouping->halves, bits = grouping->bits, has_table = grouping->has_table;
+#ifdef HAS_COPIES
+    switch (TAKES_SIGNED && has_table ? 0 : bits) {
+        PIECE_CASE(2, piece_2_32, piece_2_16);
+        PIECE_CASE(3, piece_3_32, piece_3_16);
+        PIECE_CASE(4, piece_4_32, piece_4_16);
+        PIECE_CASE(5, piece_5_32, piece_5_16);
+        PIECE_CASE(6, piece_6_32, piece_6_16);
+        PIECE_CASE(8, piece_8_32, piece_8_16);
+#if TAKES_SIGNED
+        PIECE_CASE(0, piece_table_32, piece_table_16);
+#endif
     }
 #else
-    multiply_piece(piece, bits, halves, rows, count, stride, totals);
+    multiply_piece(piece, bits, halves, has_table, rows, count, stride, totals);
 #endif
 }
 
@@ -189,8 +234,9 @@ static void multiply_few_rows(const Activations *acts, const Activations *residu
     const Grouping *grouping = matrix->grouping;
     int64_t terms = residual ? 2 * count : count, chunks = chunks_of(matrix->in);
     ActRow rows[2 * TILE_ROWS];
-    f32x16 totals[2 * TILE_ROWS] = {};
-    CodePiece piece = {.matrix = matrix};
+    totals_t totals[2 * TILE_ROWS] = {};
+    CodePiece piece; /* 4 KiB, which would take time to clear */
+    piece.matrix = matrix, piece.first = 0;
     ScaleReader reader = {.at = grouped_rows(matrix, column)};
     for (int64_t r = 0; r < terms; r++)
         rows[r] = r < count ? act_row(acts, first + r) : act_row(residual, first + r - count);
@@ -207,5 +253,6 @@ static void multiply_few_rows(const Activations *acts, const Activations *residu
         reader.at += piece.chunks * grouping->bits * 64;
     }
     for (int64_t r = 0; r < count; r++)
-        store(out + r * PANEL_COLUMNS, residual ? totals[r] + totals[count + r] : totals[r]);
+        store_totals(out + r * PANEL_COLUMNS,
+                     residual ? plus_totals(totals[r], totals[count + r]) : totals[r]);
 }

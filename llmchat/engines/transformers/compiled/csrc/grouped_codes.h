@@ -52,6 +52,14 @@ INLINE u8x64 look_up(u8x64 codes, const int8_t *table) {
 #ifdef USE_VNNI
     __m512i numbers = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table));
     return (u8x64)_mm512_shuffle_epi8(numbers, (__m512i)codes) ^ 128;
+#elif defined(USE_AVX2)
+    __m256i numbers = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table));
+    union {
+        u8x64 all;
+        __m256i half[2];
+    } x = {codes};
+    for (int i = 0; i < 2; i++) x.half[i] = _mm256_shuffle_epi8(numbers, x.half[i]);
+    return x.all ^ 128;
 #elif defined(USE_NEON)
     int8x16_t numbers = vld1q_s8(table);
     for (int i = 0; i < 64; i += 16)

@@ -1,4 +1,13 @@
-/* Integer products of codes, which are unsigned, and activations, of 16 rows at once. */
+/* Integer products of codes, which are unsigned, and activations, of 16 rows at once.
+ *
+ * Each instruction set defines
+ *
+ *     sums_t, totals_t   integer sums and results of 16 rows
+ *     codes_t, fours_t   the codes of four columns, and their activations
+ *     sums_from, load_fours, load_vector, add_fours, and the functions on totals
+ *
+ * add_fours takes the number of the vector among the `count` of its group, and how many products of
+ * pairs 16 bits hold (pairs_of, 0 for signed numbers), which only AVX2 needs. */
 #pragma once
 #include "grouped_codes.h"
 #include "products.h"
@@ -19,47 +28,13 @@ INLINE f32x16 scaled_sums(sums_t sums, float scale) {
 INLINE fours_t load_fours(const act_t *q, int64_t stride) { return (fours_t)q; }
 
 /* In assembly as add_products, and because gcc 12 loads what it could broadcast. */
-INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x) {
+INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x, const int pairs, const int v,
+                      const int count) {
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sums) : "v"(*codes), "m"(*x));
 }
 
 #elif defined(USE_AVX2)
-
-typedef struct {
-    __m256i half[2];
-} sums_t;
-typedef struct {
-    __m256i even, odd;
-} fours_t;
-
-INLINE sums_t sums_from(int32_t start) {
-    __m256i all = _mm256_set1_epi32(start);
-    return (sums_t){{all, all}};
-}
-
-INLINE f32x16 scaled_sums(sums_t sums, float scale) {
-    i32x16 all;
-    memcpy(&all, &sums, sizeof all);
-    return __builtin_convertvector(all, f32x16) * scale;
-}
-
-INLINE fours_t load_fours(const act_t *q, int64_t stride) {
-    uint32_t first, second;
-    memcpy(&first, q, sizeof first), memcpy(&second, q + 2 * stride, sizeof second);
-    return (fours_t){_mm256_set1_epi32((int32_t)((first & 0xffff) | second << 16)),
-                     _mm256_set1_epi32((int32_t)(first >> 16 | (second & 0xffff0000)))};
-}
-
-INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x) {
-    const __m256i mask = _mm256_set1_epi32(0x00ff00ff);
-    for (int i = 0; i < 2; i++) {
-        __m256i all = _mm256_loadu_si256((const __m256i *)codes + i);
-        __m256i even = _mm256_madd_epi16(_mm256_and_si256(all, mask), x.even);
-        __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(all, 8), x.odd);
-        sums->half[i] = _mm256_add_epi32(sums->half[i], _mm256_add_epi32(even, odd));
-    }
-}
-
+#include "grouped_avx2.h"
 #elif defined(USE_DOTPROD)
 
 typedef struct {
@@ -89,7 +64,8 @@ INLINE fours_t load_fours(const act_t *q, int64_t stride) {
     return (fours_t){x, vnegq_s32(minus)};
 }
 
-INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x) {
+INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x, const int pairs, const int v,
+                      const int count) {
     for (int i = 0; i < 4; i++) {
         uint8x16_t part = vld1q_u8((const uint8_t *)codes + i * 16);
 #ifdef USE_I8MM
@@ -119,10 +95,34 @@ INLINE fours_t load_fours(const act_t *q, int64_t stride) {
     return (fours_t){{q[0], q[1], q[2 * stride], q[2 * stride + 1]}};
 }
 
-INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x) {
+INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x, const int pairs, const int v,
+                      const int count) {
     i32x16 fours;
     memcpy(&fours, codes, sizeof fours);
     for (int j = 0; j < 4; j++) *sums += (sums_t)((fours >> 8 * j & 255) * x.x[j]);
 }
 
+#endif
+
+/* Whether codes of 8 bits become signed numbers before they are multiplied. */
+#ifdef USE_AVX2
+#define TAKES_SIGNED 1
+#else
+#define TAKES_SIGNED 0
+typedef u8x64 codes_t;
+typedef f32x16 totals_t;
+
+INLINE int pairs_of(const int bits, const int has_table) { return 0; }
+INLINE codes_t load_vector(const u8x64 *codes) { return *codes; }
+INLINE totals_t load_totals(const float *p) { return load(p); }
+INLINE void store_totals(float *p, totals_t totals) { store(p, totals); }
+INLINE totals_t plus_totals(totals_t a, totals_t b) { return a + b; }
+/* totals + term * minimum */
+INLINE totals_t plus_minimum(totals_t totals, float term, const f32x16 *minimum) {
+    return fused_madd(splat(term), *minimum, totals);
+}
+/* totals + sums * x * scale */
+INLINE totals_t plus_products(totals_t totals, sums_t sums, float x, const f32x16 *scale) {
+    return fused_madd(scaled_sums(sums, x), *scale, totals);
+}
 #endif

@@ -8,11 +8,17 @@ typedef struct {
     u8x64 codes[CODE_PIECE / 4][2];
     f32x16 scale[MOST_GROUPS][2], minimum[MOST_GROUPS][2];
     int64_t first, chunks; /* of the piece in the rows */
-    int32_t zero, has_minimum;
+    int32_t zero, has_minimum, halves, pairs;
 } GroupedPanel;
 
-_Static_assert(sizeof(GroupedPanel) <= PANEL_DEPTH * PANEL_COLUMNS * sizeof(packed_t),
-               "it takes the memory of a panel");
+_Static_assert(sizeof(GroupedPanel) <= PANEL_BYTES, "it takes the memory of a panel");
+
+/* Sides of a panel that a tile multiplies at once: as many as there are registers for. */
+#ifdef USE_AVX2
+#define TILE_SIDES 1
+#else
+#define TILE_SIDES 2
+#endif
 
 /* What is prefetched while a panel is made and used: `lines` of both sides, `per_step` each time.
  */
@@ -38,17 +44,18 @@ static void fill_side(GroupedPanel *panel, int side, const Matrix *matrix, const
     }
 }
 
-/* total -= the minima of all groups times the sums of the activations. */
+/* total -= the minima of all groups times the sums of the activations. side: the first one. */
 INLINE void subtract_minima(const GroupedPanel *panel, const ActRow *first, const int rows,
-                            const int halves, f32x16 total[TILE_ROWS][2]) {
+                            const int halves, int side, totals_t total[TILE_ROWS][TILE_SIDES]) {
     for (int64_t g = 0; g < panel->chunks * halves; g++)
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             ActRow row = {first->q, first->scale + r, first->term + r, first->sum + r};
-            f32x16 term = splat(
-                term_of_group(&row, panel->first + g / halves, g % halves, halves, TILE_ROWS));
-            total[r][0] = fused_madd(term, panel->minimum[g][0], total[r][0]);
-            total[r][1] = fused_madd(term, panel->minimum[g][1], total[r][1]);
+            float term =
+                term_of_group(&row, panel->first + g / halves, g % halves, halves, TILE_ROWS);
+#pragma GCC unroll 2
+            for (int s = 0; s < TILE_SIDES; s++)
+                total[r][s] = plus_minimum(total[r][s], term, &panel->minimum[g][side + s]);
         }
 }
 
@@ -65,94 +72,135 @@ INLINE void find_starts(const GroupedPanel *panel, const Activations *acts, cons
     }
 }
 
-/* out[rows][32] (+)= the rows of a tile times a panel. has_zero: whether its zero is not 0. */
-INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
-                         const int rows, const int halves, const int has_zero, Ahead *ahead,
-                         float *out) {
-    ActRow row = act_row(acts, tile * TILE_ROWS);
-    f32x16 total[TILE_ROWS][2];
-    int32_t all_starts[MOST_GROUPS * TILE_ROWS], *starts = all_starts;
+/* out[rows][32] (+)= the rows of a tile times the sides of a panel from `side` on. starts: of the
+ * integer sums, or NULL for zeros. pairs: see pairs_of. */
+INLINE void grouped_sides(const GroupedPanel *panel, const ActRow *row, const int rows,
+                          const int halves, const int pairs, const int32_t *starts, int side,
+                          Ahead *ahead, float *out) {
+    totals_t total[TILE_ROWS][TILE_SIDES];
 #pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
-        total[r][0] = panel->first ? load(out + r * 32) : (f32x16){};
-        total[r][1] = panel->first ? load(out + r * 32 + 16) : (f32x16){};
-    }
-    if (has_zero) find_starts(panel, acts, &row, halves, starts);
-    if (panel->has_minimum) subtract_minima(panel, &row, rows, halves, total);
-    const act_t *q = row.q + panel->first * CODE_CHUNK * TILE_ROWS;
-    const float *scales = row.scale + panel->first * TILE_ROWS;
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int s = 0; s < TILE_SIDES; s++)
+            total[r][s] =
+                panel->first ? load_totals(out + r * 32 + (side + s) * LANES) : (totals_t){0};
+    if (panel->has_minimum) subtract_minima(panel, row, rows, halves, side, total);
+    const act_t *q = row->q + panel->first * CODE_CHUNK * TILE_ROWS;
+    const float *scales = row->scale + panel->first * TILE_ROWS;
     const u8x64(*codes)[2] = panel->codes;
     const f32x16(*scale)[2] = panel->scale;
     for (int64_t c = 0; c < panel->chunks; c++, scales += TILE_ROWS) {
         prefetch_some(ahead);
 #pragma GCC unroll 2
-        for (int h = 0; h < halves; h++, scale++, starts += TILE_ROWS) {
-            sums_t sums[TILE_ROWS][2];
+        for (int h = 0; h < halves; h++, scale++) {
+            sums_t sums[TILE_ROWS][TILE_SIDES];
 #pragma GCC unroll 6
             for (int r = 0; r < rows; r++)
-                sums[r][0] = sums[r][1] = sums_from(has_zero ? starts[r] : 0);
+#pragma GCC unroll 2
+                for (int s = 0; s < TILE_SIDES; s++) sums[r][s] = sums_from(starts ? starts[r] : 0);
+            if (starts) starts += TILE_ROWS;
 #pragma GCC unroll 8
-            for (int v = 0; v < VECTORS / halves; v++, q += 4 * TILE_ROWS, codes++)
+            for (int v = 0; v < VECTORS / halves; v++, q += 4 * TILE_ROWS, codes++) {
+                codes_t loaded[TILE_SIDES];
+#pragma GCC unroll 2
+                for (int s = 0; s < TILE_SIDES; s++) loaded[s] = load_vector(&codes[0][side + s]);
 #pragma GCC unroll 6
                 for (int r = 0; r < rows; r++) {
                     fours_t x = load_fours(q + r * LANE_ACTS, TILE_ROWS);
-                    add_fours(&sums[r][0], &codes[0][0], x);
-                    add_fours(&sums[r][1], &codes[0][1], x);
+#pragma GCC unroll 2
+                    for (int s = 0; s < TILE_SIDES; s++)
+                        add_fours(&sums[r][s], &loaded[s], x, pairs, v, VECTORS / halves);
                 }
-#pragma GCC unroll 6
-            for (int r = 0; r < rows; r++) {
-                f32x16 left = scaled_sums(sums[r][0], scales[r]);
-                f32x16 right = scaled_sums(sums[r][1], scales[r]);
-                total[r][0] = fused_madd(left, scale[0][0], total[r][0]);
-                total[r][1] = fused_madd(right, scale[0][1], total[r][1]);
             }
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+                for (int s = 0; s < TILE_SIDES; s++)
+                    total[r][s] =
+                        plus_products(total[r][s], sums[r][s], scales[r], &scale[0][side + s]);
         }
     }
 #pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
-        store(out + r * 32, total[r][0]);
-        store(out + r * 32 + 16, total[r][1]);
-    }
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int s = 0; s < TILE_SIDES; s++)
+            store_totals(out + r * 32 + (side + s) * LANES, total[r][s]);
 }
 
-INLINE void any_grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
-                             const int rows, int halves, Ahead *ahead, float *out) {
-#ifdef HAS_COPIES
-    if (halves == 2)
-        grouped_tile(panel, acts, tile, rows, 2, 1, ahead, out);
-    else if (panel->zero)
-        grouped_tile(panel, acts, tile, rows, 1, 1, ahead, out);
-    else
-        grouped_tile(panel, acts, tile, rows, 1, 0, ahead, out);
-#else
-    grouped_tile(panel, acts, tile, rows, halves, 1, ahead, out);
-#endif
+/* Both sides. has_zero: whether the zero of the panel is not 0. */
+INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int64_t tile,
+                         const int rows, const int halves, const int pairs, const int has_zero,
+                         Ahead *ahead, float *out) {
+    ActRow row = act_row(acts, tile * TILE_ROWS);
+    int32_t starts[MOST_GROUPS * TILE_ROWS];
+    if (has_zero) find_starts(panel, acts, &row, halves, starts);
+    for (int side = 0; side < 2; side += TILE_SIDES)
+        grouped_sides(panel, &row, rows, halves, pairs, has_zero ? starts : NULL, side, ahead, out);
 }
 
-#define LAST_TILE(rows) any_grouped_tile(panel, acts, tile, rows, halves, ahead, out)
+#define TILE_OF(rows) grouped_tile(panel, acts, tile, rows, halves, pairs, has_zero, ahead, out)
 
 /* All rows of the activations times a panel. */
-static void multiply_tiles_of(const GroupedPanel *panel, const Activations *acts, int halves,
-                              Ahead *ahead, float *out) {
+INLINE void multiply_all_tiles(const GroupedPanel *panel, const Activations *acts, const int halves,
+                               const int pairs, const int has_zero, Ahead *ahead, float *out) {
     int64_t tile = 0;
     for (; tile < acts->rows / TILE_ROWS; tile++, out += TILE_ROWS * PANEL_COLUMNS)
-        any_grouped_tile(panel, acts, tile, TILE_ROWS, halves, ahead, out);
+        TILE_OF(TILE_ROWS);
     /* A constant, for the totals to stay in registers. */
     switch (acts->rows % TILE_ROWS) {
 #if TILE_ROWS > 4
-    case 5: LAST_TILE(5); break;
-    case 4: LAST_TILE(4); break;
+    case 5: TILE_OF(5); break;
+    case 4: TILE_OF(4); break;
 #endif
-    case 3: LAST_TILE(3); break;
-    case 2: LAST_TILE(2); break;
-    case 1: LAST_TILE(1); break;
+    case 3: TILE_OF(3); break;
+    case 2: TILE_OF(2); break;
+    case 1: TILE_OF(1); break;
     }
+}
+
+/* Functions of their own, as the pieces of grouped.h. */
+#define TILES_FUNCTION(name, halves, pairs, has_zero)                                              \
+    static __attribute__((noinline)) void name(const GroupedPanel *panel, const Activations *acts, \
+                                               Ahead *ahead, float *out) {                         \
+        multiply_all_tiles(panel, acts, halves, pairs, has_zero, ahead, out);                      \
+    }
+#if !defined(HAS_COPIES)
+TILES_FUNCTION(any_tiles, panel->halves, panel->pairs, 1)
+#elif defined(USE_AVX2)
+TILES_FUNCTION(tiles_16_8, 2, 8, 1)
+TILES_FUNCTION(tiles_16_2, 2, 2, 1)
+TILES_FUNCTION(tiles_16_any, 2, panel->pairs, 1)
+TILES_FUNCTION(tiles_32_8, 1, 8, 1)
+TILES_FUNCTION(tiles_32_4, 1, 4, 1)
+TILES_FUNCTION(tiles_32_2, 1, 2, 1)
+TILES_FUNCTION(tiles_32_signed, 1, 0, 1)
+#else
+TILES_FUNCTION(tiles_16, 2, 0, 1)
+TILES_FUNCTION(tiles_32_zero, 1, 0, 1)
+TILES_FUNCTION(tiles_32, 1, 0, 0)
+#endif
+
+typedef void (*TilesFunction)(const GroupedPanel *, const Activations *, Ahead *, float *);
+
+static TilesFunction tiles_function(const GroupedPanel *panel) {
+#if !defined(HAS_COPIES)
+    return any_tiles;
+#elif defined(USE_AVX2)
+    int pairs = panel->pairs;
+    if (panel->halves == 2) return pairs == 8 ? tiles_16_8 : pairs == 2 ? tiles_16_2 : tiles_16_any;
+    return pairs == 8   ? tiles_32_8
+           : pairs == 4 ? tiles_32_4
+           : pairs == 2 ? tiles_32_2
+                        : tiles_32_signed;
+#else
+    return panel->halves == 2 ? tiles_16 : panel->zero ? tiles_32_zero : tiles_32;
+#endif
 }
 
 /* Whether two matrices can be the sides of a panel. */
 static int are_alike(const Grouping *left, const Grouping *right) {
     return left->halves == right->halves && left->zero == right->zero &&
-           has_minimum(left) == has_minimum(right);
+           has_minimum(left) == has_minimum(right) && pairs_in(left) == pairs_in(right);
 }
 
 /* 16 rows of a matrix that become a side of panels. */
@@ -198,12 +246,12 @@ static void multiply_grouped_panels(const Activations *acts, const Activations *
                                     Side sides[2], int64_t next, GroupedPanel *panel, float *out) {
     const Grouping *grouping = sides->matrix->grouping;
     int64_t chunks = chunks_of(acts->in);
-    panel->zero = grouping->zero, panel->has_minimum = has_minimum(grouping);
+    panel->pairs = pairs_in(grouping), panel->has_minimum = has_minimum(grouping);
+    panel->zero = zero_of(grouping, panel->pairs), panel->halves = grouping->halves;
+    TilesFunction multiply_tiles_of = tiles_function(panel);
     for (panel->first = 0; panel->first < chunks; panel->first += panel->chunks) {
         Ahead ahead = fill_panel(panel, sides, chunks, acts->rows, next);
-        multiply_tiles_of(panel, acts, grouping->halves, &ahead, out);
-        if (!residual) continue;
-        multiply_tiles_of(panel, residual, grouping->halves, &ahead,
-                          out + acts->rows * PANEL_COLUMNS);
+        multiply_tiles_of(panel, acts, &ahead, out);
+        if (residual) multiply_tiles_of(panel, residual, &ahead, out + acts->rows * PANEL_COLUMNS);
     }
 }

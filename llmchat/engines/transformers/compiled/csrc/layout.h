@@ -274,7 +274,7 @@ static void lay_out_worker(Worker *worker, Arena *arena) {
     worker->own_unquantised = alloc_floats(arena, REDUNDANT_ROWS * sizes->input);
     worker->ordered_row = alloc_floats(arena, sizes->input);
     worker->product = alloc_floats(arena, 2 * rows * PANEL_COLUMNS);
-    worker->panel = arena_alloc(arena, PANEL_DEPTH * PANEL_COLUMNS * sizeof(packed_t));
+    worker->panel = arena_alloc(arena, PANEL_BYTES);
     worker->state = alloc_floats(arena, 2 + sizes->value);
     worker->value_row = alloc_floats(arena, sizes->value_row);
     worker->columns = alloc_floats(arena, sizes->columns);

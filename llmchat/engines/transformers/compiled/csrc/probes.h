@@ -43,7 +43,7 @@ static void lay_out_products(ProductTeam *team, Pass *pass, int threads, Arena *
         Worker worker = {.pass = pass, .acts = team->acts};
         worker.cursor = (LoopCursor){.loop = team->loops, .index = i};
         worker.product = alloc_floats(arena, MAX(rows, TILE_ROWS) * PANEL_COLUMNS);
-        worker.panel = arena_alloc(arena, PANEL_DEPTH * PANEL_COLUMNS * sizeof(packed_t));
+        worker.panel = arena_alloc(arena, PANEL_BYTES);
         if (arena->base) team->workers[i] = worker;
     }
 }

@@ -6,7 +6,7 @@
 #include "activations.h"
 
 #define PANEL_COLUMNS (2 * LANES)
-#define PANEL_DEPTH 1024 /* weights of a row packed at once: the panel stays in the L1 cache */
+#define PANEL_BYTES (1024 * PANEL_COLUMNS * sizeof(packed_t)) /* enough for any kind of panel */
 
 /* 16 rows of weights; `next` is where the following ones begin (only a prefetch hint). */
 typedef struct {
@@ -36,11 +36,14 @@ INLINE void prefetch_rows(const Prefetch *next, int64_t part, int64_t line) {
 /* Each instruction set defines
  *
  *     packed_t, PACKED_SIZE   a packed weight; elements of one cache line of 16 rows, packed
+ *     PANEL_DEPTH             weights of a row packed at once: the panel stays in the L1 cache
  *     TILE_ROWS               rows of activations that a tile holds in registers
  *     GEMV_MAX_ROWS           rows up to which weights are used where they are, without packing
  *     gemv_block, pack_panel, gemm_tile */
 #ifdef USE_VNNI
 #include "products_vnni.h"
+#elif defined(USE_AVX2)
+#include "products_avx2.h"
 #else
 #include "products_lanes.h"
 #endif

@@ -1,4 +1,4 @@
-/* The product kernels for AVX2, for arm64, and for processors known only to the compiler.
+/* The product kernels for arm64, and for processors known only to the compiler.
  *
  * The dot_*.h give the same integer sums of a group: in 16 bits, or in bytes with arm64's dot
  * product. Weights are packed as activations are, so many of a row side by side as a 32-bit lane
@@ -7,6 +7,7 @@
 
 typedef act_t packed_t;
 #define PACKED_SIZE (CACHE_LINE * LANES) /* [CACHE_LINE / LANE_ACTS][16][LANE_ACTS] */
+#define PANEL_DEPTH 1024
 #define GEMV_MAX_ROWS 3
 #define TILE_ROWS 4
 
@@ -16,9 +17,7 @@ typedef union {
     i32x16 all;
 } GroupSums;
 
-#ifdef USE_AVX2
-#include "dot_avx2.h"
-#elif defined(USE_DOTPROD)
+#ifdef USE_DOTPROD
 #include "dot_dotprod.h"
 #else
 #include "dot_portable.h"

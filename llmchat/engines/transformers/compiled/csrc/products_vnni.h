@@ -6,6 +6,7 @@
 
 typedef uint8_t packed_t;
 #define PACKED_SIZE (CACHE_LINE * LANES) /* [CACHE_LINE / 4][16][4] */
+#define PANEL_DEPTH 1024
 #define GEMV_MAX_ROWS 1
 #define TILE_ROWS 6
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from llmchat.attachments.documents import Documents
 from llmchat.chat import Chat
 from llmchat.conversation import Message
 from llmchat.docs_material import Room, room_beside, source_of
 from llmchat.docs_material import with_hits as with_fitting_hits
 from llmchat.found_passages import passages_of
 from llmchat.memory.types import Hit, Passage
-from llmchat.ui.documents import Documents
 
 
 def with_documents(

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from llmchat.attachments.docs_question import with_documents
+from llmchat.attachments.documents import Documents
 from llmchat.chat import Chat
 from llmchat.conversation import Conversation, Message
 from llmchat.errors import ContextOverflow
 from llmchat.memory.readers import Document
 from llmchat.output.formatting import byte_count
-from llmchat.ui.docs_question import with_documents
-from llmchat.ui.documents import Documents
 
 
 def with_material(

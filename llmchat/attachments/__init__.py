@@ -1,0 +1,1 @@
+"""What comes with a question: files, folders and pages, and passages of searched documents."""

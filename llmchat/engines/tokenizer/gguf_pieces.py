@@ -1,0 +1,80 @@
+"""Tokenizers of GGUF files whose tokens are pieces of sentencepiece, with `▁` for a space: byte
+pairs with scores (Llama, Gemma) or with merges (Gemma 4), and unigrams (T5).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmchat.engines.tokenizer import sentencepiece
+from llmchat.engines.tokenizer.sentencepiece import BYTE, CONTROL, SPACE, UNKNOWN, WRITTEN
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Facts = Mapping[str, Any]
+
+
+def of_scores(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
+    """Byte pairs whose order is in their scores, as sentencepiece stores them."""
+    scores = _scores(facts, tokens)
+    if scores is None:
+        return None
+    pieces = tuple(map(sentencepiece.Piece, tokens, scores, kinds))
+    leading = bool(facts.get("tokenizer.ggml.add_space_prefix", True))
+    model = sentencepiece.Model(pieces, True, BYTE in kinds, b"", leading, False)
+    return sentencepiece.make_tokenizer(model, {}, frozenset())
+
+
+def of_unigrams(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
+    """The most probable pieces, as sentencepiece stores them. A file has T5's sentinels as unused
+    or written tokens.
+    """
+    scores = _scores(facts, tokens)
+    if scores is None:
+        return None
+    pieces = tuple(map(sentencepiece.Piece, tokens, scores, kinds))
+    model = sentencepiece.Model(
+        pieces,
+        False,
+        BYTE in kinds,
+        bytes(one & 0xFF for one in facts.get("tokenizer.ggml.precompiled_charsmap", ())),
+        bool(facts.get("tokenizer.ggml.add_space_prefix", True)),
+        bool(facts.get("tokenizer.ggml.remove_extra_whitespaces", True)),
+    )
+    return sentencepiece.make_tokenizer(model, {}, frozenset())
+
+
+def _scores(facts: Facts, tokens: Sequence[str]) -> list[float] | None:
+    scores = facts.get("tokenizer.ggml.scores")
+    return scores if isinstance(scores, list) and len(scores) == len(tokens) else None
+
+
+def of_merges(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
+    """Byte pairs with merges, and bytes for what no piece spells."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+    merges = facts.get("tokenizer.ggml.merges")
+    if not isinstance(merges, list):
+        return None
+    unknown = next((tokens[at] for at, kind in enumerate(kinds) if kind == UNKNOWN), None)
+    made = Tokenizer(
+        models.BPE(
+            {token: number for number, token in enumerate(tokens)},
+            [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)],
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
+    made.normalizer = normalizers.Replace(" ", SPACE)
+    made.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    for special, wanted in ((True, (UNKNOWN, CONTROL)), (False, (WRITTEN,))):
+        added = [
+            AddedToken(token, normalized=False, special=special)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind in wanted
+        ]
+        (made.add_special_tokens if special else made.add_tokens)(added)
+    return made

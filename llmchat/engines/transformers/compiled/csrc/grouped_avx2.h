@@ -1,0 +1,128 @@
+/* Integer products of codes and activations with AVX2, see grouped_dot.h.
+ *
+ * vpmaddubsw adds the products of a pair of codes in 16 bits. Of codes of few bits, several such
+ * sums fit 16 bits as well, so that one instruction adds up 32 products. Codes of 8 bits and
+ * numbers of a table do not: they become signed numbers, see products_avx2.h. */
+#pragma once
+
+/* half: of 8 rows each; narrow: the latest products, in 16 bits. */
+typedef struct {
+    __m256i half[2], narrow[2];
+} sums_t;
+typedef struct {
+    __m256i half[2];
+} codes_t;
+typedef struct {
+    f32x8 half[2];
+} totals_t; /* gcc keeps an f32x16 in memory */
+typedef __m256i fours_t;
+typedef uint8_t u8x32 __attribute__((vector_size(32)));
+typedef uint16_t words16 __attribute__((vector_size(32)));
+
+/* How many products of pairs of codes with activations (127 at most) 16 bits hold; 0: none. */
+INLINE int pairs_of(const int bits, const int has_table) {
+    if (has_table || bits == 8) return 0;
+    return bits == 6 ? 2 : bits == 5 ? 4 : 8;
+}
+
+INLINE sums_t sums_from(int32_t start) {
+    __m256i all = _mm256_set1_epi32(start), none = _mm256_setzero_si256();
+    return (sums_t){{all, all}, {none, none}};
+}
+
+INLINE totals_t load_totals(const float *p) { return (totals_t){{load8(p), load8(p + 8)}}; }
+INLINE void store_totals(float *p, totals_t totals) {
+    store8(p, totals.half[0]), store8(p + 8, totals.half[1]);
+}
+INLINE totals_t plus_totals(totals_t a, totals_t b) {
+    return (totals_t){{a.half[0] + b.half[0], a.half[1] + b.half[1]}};
+}
+
+INLINE totals_t plus_minimum(totals_t totals, float term, const f32x16 *minimum) {
+    const float *p = (const float *)minimum;
+    f32x8 factor = (f32x8)_mm256_set1_ps(term);
+    for (int i = 0; i < 2; i++)
+        totals.half[i] = fused_madd8(factor, load8(p + 8 * i), totals.half[i]);
+    return totals;
+}
+
+INLINE totals_t plus_products(totals_t totals, sums_t sums, float x, const f32x16 *scale) {
+    const float *p = (const float *)scale;
+    f32x8 factor = (f32x8)_mm256_set1_ps(x);
+    for (int i = 0; i < 2; i++) {
+        f32x8 products = (f32x8)_mm256_cvtepi32_ps(sums.half[i]) * factor;
+        totals.half[i] = fused_madd8(products, load8(p + 8 * i), totals.half[i]);
+    }
+    return totals;
+}
+
+/* stride: rows of the tile. */
+INLINE fours_t load_fours(const act_t *q, int64_t stride) { return broadcast_four(q); }
+
+INLINE codes_t load_vector(const u8x64 *codes) {
+    const __m256i *p = (const __m256i *)codes;
+    return (codes_t){{_mm256_loadu_si256(p), _mm256_loadu_si256(p + 1)}};
+}
+
+INLINE void add_fours(sums_t *sums, const codes_t *codes, fours_t x, const int pairs, const int v,
+                      const int count) {
+    const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        __m256i all = codes->half[i];
+        if (!pairs) {
+            __m256i number = _mm256_xor_si256(all, _mm256_set1_epi8(-128));
+            __m256i products =
+                _mm256_maddubs_epi16(_mm256_abs_epi8(number), _mm256_sign_epi8(x, number));
+            sums->half[i] = _mm256_add_epi32(sums->half[i], _mm256_madd_epi16(products, ones));
+            __asm__("" : "+x"(sums->half[i]));
+            continue;
+        }
+        __m256i products = _mm256_maddubs_epi16(all, x);
+        sums->narrow[i] = v % pairs ? _mm256_add_epi16(sums->narrow[i], products) : products;
+        /* gcc 12 would compute all products first, for which there are no registers. */
+        __asm__("" : "+x"(sums->narrow[i]));
+        if ((v + 1) % pairs == 0 || v + 1 == count)
+            sums->half[i] =
+                _mm256_add_epi32(sums->half[i], _mm256_madd_epi16(sums->narrow[i], ones));
+    }
+}
+
+/* 32 bytes of moved_bits, of the parts at p. */
+INLINE __m256i moved_half(const uint8_t *p, const int by, const int mask) {
+    words16 words = (words16)_mm256_loadu_si256((const __m256i *)p);
+    words = by >= 0 ? words << by : words >> -by;
+    return _mm256_and_si256((__m256i)words, _mm256_set1_epi8((char)mask));
+}
+
+/* Part of vector `v`, as add_part. */
+INLINE __m256i half_part(const uint8_t *p, const int width, const int at, int v) {
+    const int per_byte = 8 / width, mask = ((1 << width) - 1) << at;
+    return moved_half(p + v / per_byte * 64, at - v % per_byte * width, mask);
+}
+
+/* Vector `v` of a chunk, as unpack_chunk: unpacked when it is needed, codes stay in registers. */
+INLINE codes_t unpack_vector(const Matrix *matrix, const uint8_t *p, const int bits,
+                             const int has_table, int v) {
+    const int low = bits == 8 ? 8 : bits >= 4 ? 4 : 2;
+    codes_t codes;
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        const uint8_t *half = p + 32 * i;
+        if (low == 8) {
+            codes.half[i] = _mm256_loadu_si256((const __m256i *)(half + v * 64));
+            continue;
+        }
+        codes.half[i] = half_part(half, low, 0, v);
+        if (bits > low)
+            codes.half[i] =
+                _mm256_or_si256(codes.half[i], half_part(half + low * 64, bits - low, low, v));
+        if (has_table) {
+            __m256i numbers =
+                _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)matrix->weight));
+            codes.half[i] = _mm256_xor_si256(_mm256_shuffle_epi8(numbers, codes.half[i]),
+                                             _mm256_set1_epi8(-128));
+        }
+    }
+    return codes;
+}
