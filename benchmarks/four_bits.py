@@ -248,11 +248,7 @@ class LlamaCpp:
 
 def _kinds_of_matrices(model: Model, mix: str) -> dict[str, str]:
     """The kind of each matrix by its name in the checkpoint."""
-    from llmchat.engines.transformers.quantised.gguf_names import (
-        name_table,
-        queries_of_a_key,
-        stored_name,
-    )
+    from llmchat.engines.transformers.quantised.gguf_names import name_table, stored_name
     from llmchat.gguf_file.mixes import Facts, kinds_in_mix
 
     layers, arch = model.config["num_hidden_layers"], model.config["model_type"]
@@ -264,7 +260,8 @@ def _kinds_of_matrices(model: Model, mix: str) -> dict[str, str]:
         if not (is_tied and name.startswith("lm_head"))
     }
     shapes = {theirs: tuple(model.state[name].shape) for name, theirs in names.items()}
-    kinds = kinds_in_mix(shapes, mix, Facts(layers, 0, queries_of_a_key(model.config), arch))
+    shared = model.config["num_attention_heads"] // model.config["num_key_value_heads"]
+    kinds = kinds_in_mix(shapes, mix, Facts(layers, 0, shared, arch))
     return {name: kinds[theirs] for name, theirs in names.items()}
 
 

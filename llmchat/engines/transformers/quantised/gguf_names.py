@@ -117,12 +117,6 @@ def _usual(name: str, theirs: str, arch: str, config: Mapping[str, Any], rows: H
     return Stored((Piece(theirs, index),), tuple(changes))
 
 
-def queries_of_a_key(config: Mapping[str, Any]) -> int:
-    """How many heads of queries share a head of keys."""
-    queries, keys = config.get("num_attention_heads"), config.get("num_key_value_heads")
-    return queries // keys if type(queries) is int and type(keys) is int and keys else 1
-
-
 def _norms(theirs: str, config: Mapping[str, Any]) -> int:
     heads = int(config["num_attention_heads"])
     keys = int(config.get("num_key_value_heads") or heads)

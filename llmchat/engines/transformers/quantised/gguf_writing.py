@@ -18,12 +18,8 @@ from torch import Tensor
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_kinds
-from llmchat.engines.transformers.quantised.gguf_names import (
-    name_table,
-    places_of,
-    queries_of_a_key,
-)
-from llmchat.engines.transformers.quantised.gguf_places import Rows, Stored
+from llmchat.engines.transformers.quantised.gguf_names import name_table, places_of
+from llmchat.engines.transformers.quantised.gguf_places import Columns, Rows, Stored
 from llmchat.engines.transformers.quantised.gguf_rows import head_rows
 from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.engines.transformers.tensors import Tensors
@@ -75,9 +71,21 @@ def targets_of(
             found.setdefault(piece.name, []).append((name, places[0], number))
     sources = {name: tuple(sorted(parts, key=_place_in_target)) for name, parts in found.items()}
     shapes = {name: _shape(parts, tensors) for name, parts in sources.items()}
-    facts = Facts(layers, _experts(shapes), queries_of_a_key(config), arch)
+    facts = Facts(layers, _experts(shapes), _queries_of_a_key(config), arch)
     kinds = gguf_kinds.kinds_of(shapes, wanted, facts)
     return [Target(name, parts, shapes[name], kinds[name]) for name, parts in sources.items()]
+
+
+def _experts(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many experts a layer has; 0 for a model without."""
+    return max((shape[0] for name, shape in shapes.items() if "_exps." in name), default=0)
+
+
+def _queries_of_a_key(config: Mapping[str, Any]) -> int:
+    """How many heads of queries share a head of keys."""
+    heads = config.get("num_attention_heads")
+    keys = config.get("num_key_value_heads") or heads
+    return heads // keys if isinstance(heads, int) and isinstance(keys, int) else 1
 
 
 def numbers_of(plan: Plan, tensors: Tensors, arch: str) -> dict[str, list[float]]:
@@ -102,6 +110,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _shape(sources: tuple[tuple[str, Stored, int], ...], tensors: Tensors) -> tuple[int, ...]:
+    """The shape of a tensor of the file, of its sources in their order."""
     first, stored, number = sources[0]
     shape = tuple(stored.written(torch.empty(tensors.shapes[first], device="meta"))[number].shape)
     pieces = [stored.pieces[number] for _, stored, number in sources]
@@ -115,11 +124,6 @@ def _place_in_target(source: tuple[str, Stored, int]) -> tuple[int, int]:
     _, stored, number = source
     piece = stored.pieces[number]
     return piece.index or 0, piece.first
-
-
-def _experts(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """How many experts a layer has; 0 for a model without."""
-    return max((shape[0] for name, shape in shapes.items() if "_exps." in name), default=0)
 
 
 class Counts:
@@ -214,16 +218,16 @@ class _Encoder:
     def bytes_of(self, name: str, stored: Stored, number: int, kind: GgmlType) -> Iterator[bytes]:
         weight = self._tensors.grouped(name)
         if weight is not None:
-            self._counts.quantised += 1
-            ordered = _reordered(weight, stored)
-            found = None if ordered is None else gguf_kinds.copied(ordered, kind)
+            self._counts.quantised += number == 0
+            moved = _moved(weight, stored)
+            found = gguf_kinds.copied(moved, kind) if moved is not None else None
             if found is not None:
                 self._counts.copied += 1
                 yield found
                 return
         importance = None
         if kind.name in gguf_kinds.FITTED:
-            importance = self._importance().get(name)
+            importance = _of_columns(self._importance().get(name), stored)
         for part in self._numbers(name, stored, number, weight):
             yield from gguf_kinds.encoded(part, kind, name, importance)
 
@@ -239,19 +243,27 @@ class _Encoder:
             yield weight.rows(first, count).dequantised()
 
 
-def _reordered(weight: GroupedWeight, stored: Stored) -> GroupedWeight | None:
-    """A weight in the order of the file, if it is one piece whose rows move at most."""
-    if len(stored.pieces) > 1 or stored.pieces[0].changes or stored.pieces[0].rows:
-        return None
-    if not stored.changes:
+def _moved(weight: GroupedWeight, stored: Stored) -> GroupedWeight | None:
+    """A weight whose rows are in the order of the file; None where more than rows change."""
+    if stored.is_plain:
         return weight
-    if weight.order is not None or not all(isinstance(one, Rows) for one in stored.changes):
+    moves_rows = all(isinstance(change, Rows) for change in stored.changes)
+    if len(stored.pieces) > 1 or stored.pieces[0].changes or not moves_rows:
         return None
+    rows = replace(weight, table=None, order=None).map(lambda one: stored.written(one)[0])
+    return replace(rows, table=weight.table, order=weight.order)
 
     def moved(tensor: Tensor) -> Tensor:
         return stored.written(tensor)[0]
 
-    return replace(replace(weight, table=None).map(moved), table=weight.table)
+def _of_columns(importance: Tensor | None, stored: Stored) -> Tensor | None:
+    """The importance of columns in their order in the file; None where it is not known."""
+    if importance is None or not stored.keeps_rows:
+        return None
+    for change in reversed(stored.changes):
+        if isinstance(change, Columns):
+            importance = change.write(importance)
+    return importance
 
 
 def _padded(data: bytes) -> bytes:
