@@ -55,8 +55,8 @@ TIERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "models": ("ordered", ("models", "docs_material", "stored_conversation", "tool_turn", "reply",
             "dropped_turns", "acting", "answer_record", "chat", "beginning", "answer_form",
             "answer_report", "attachments")),
-    "front ends": ("ordered", ("server", "finetune", "deploy", "evaluate", "batches", "api", "ui",
-            "bench", "connect")),
+    "front ends": ("ordered", ("server", "finetune", "deploy", "evaluate", "bench", "batches",
+            "api", "ui", "connect")),
     "commands": ("separate", ("commands",)),
     "program": ("separate", ("cli",)),
 }  # fmt: skip

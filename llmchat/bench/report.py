@@ -5,8 +5,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from llmchat.settings import World
-
 COLUMNS = (
     "engine",
     "decode tok/s",
@@ -98,29 +96,6 @@ class Benchmark(Struct, kw_only=True):
     """What was not measured, and why."""
     interrupted: bool = False
     """Whether Ctrl-C ended the run."""
-
-
-def show(report: Benchmark, world: World) -> None:
-    """Print the machine, the table, and what was not measured."""
-    from llmchat.ui import tables
-
-    machine = report.machine
-    heading = f"{report.model} on {machine['device']}: {machine['processor']}"
-    rate = machine.get("read_bytes_per_second")
-    memory = f", reads {rate / 1e9:.0f} GB/s" if rate else ""
-    print(f"{heading}, {machine['cores']} cores{memory}", file=world.stdout)
-    rounds = f"medians of {report.rounds} rounds" if report.rounds > 1 else "one round"
-    lengths = f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} prefilled"
-    print(f"{lengths}; {rounds}\n", file=world.stdout)
-    if not world.pretty:
-        print("\t".join(COLUMNS), file=world.stdout)
-    tables.rows(world, [cells(row) for row in report.rows], COLUMNS)
-    builds = [build_line(row, report) for row in report.rows if row.build]
-    if builds:
-        print("", *builds, sep="\n", file=world.stdout)
-    if report.skipped:
-        lines = [f"not measured: {line}" for line in report.skipped]
-        print("", *lines, sep="\n", file=world.stdout)
 
 
 def build_line(row: Row, report: Benchmark) -> str:

@@ -1,11 +1,15 @@
 """`llmchat bench`: how fast this machine runs a model."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmchat.commands import options
+from llmchat.settings import World
 from llmchat.settings.types import Weights, in_words
+
+if TYPE_CHECKING:
+    from llmchat.bench.report import Benchmark
 
 INTERRUPTED = 130
 MEASURED = "Measurement"
@@ -63,7 +67,6 @@ def bench(
 ) -> None:
     """Measure speed, use of the memory bandwidth, start-up time and memory of a model."""
     from llmchat import bench as room
-    from llmchat.bench import report as shown
     from llmchat.bench.peers import Peers
     from llmchat.bench.speed_plot import speed_figure
     from llmchat.output.plots.showing import show, wish
@@ -79,7 +82,31 @@ def bench(
     if json:
         print_json(world, report)
     else:
-        shown.show(report, world)
+        print_report(report, world)
     show(speed_figure(report), wanted, world, stream)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def print_report(report: "Benchmark", world: World) -> None:
+    """Print the machine, the table, and what was not measured."""
+    from llmchat.bench.report import COLUMNS, build_line, cells
+    from llmchat.ui import tables
+
+    machine = report.machine
+    heading = f"{report.model} on {machine['device']}: {machine['processor']}"
+    rate = machine.get("read_bytes_per_second")
+    memory = f", reads {rate / 1e9:.0f} GB/s" if rate else ""
+    print(f"{heading}, {machine['cores']} cores{memory}", file=world.stdout)
+    rounds = f"medians of {report.rounds} rounds" if report.rounds > 1 else "one round"
+    lengths = f"{report.decode_tokens} tokens decoded, {report.prompt_tokens} prefilled"
+    print(f"{lengths}; {rounds}\n", file=world.stdout)
+    if not world.pretty:
+        print("\t".join(COLUMNS), file=world.stdout)
+    tables.rows(world, [cells(row) for row in report.rows], COLUMNS)
+    builds = [build_line(row, report) for row in report.rows if row.build]
+    if builds:
+        print("", *builds, sep="\n", file=world.stdout)
+    if report.skipped:
+        lines = [f"not measured: {line}" for line in report.skipped]
+        print("", *lines, sep="\n", file=world.stdout)

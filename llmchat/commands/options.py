@@ -4,12 +4,13 @@ None means not given: then a variable, the config file or the preset decides.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from msgspec import Struct
 
+from llmchat.commands.signatures import Command, with_flags
 from llmchat.settings import Options, World, types
 from llmchat.settings.sampling import SAMPLING_SETTINGS
 
@@ -68,9 +69,6 @@ def _sampling_flag(name: str) -> Any:
     )
 
 
-Command = Callable[..., None]
-
-
 def with_options(*names: str, before: str = "") -> Callable[[Command], Command]:
     """Add shared flags to a command, in front of its parameter `before`, or as the last ones.
 
@@ -78,7 +76,7 @@ def with_options(*names: str, before: str = "") -> Callable[[Command], Command]:
     """
 
     def decorate(command: Command) -> Command:
-        return _with_flags(command, {name: _SHARED[name] for name in names}, before)
+        return with_flags(command, {name: _SHARED[name] for name in names}, before)
 
     return decorate
 
@@ -89,7 +87,7 @@ def with_flags_of(flags: type[Struct]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         kinds = get_type_hints(flags, include_extras=True)
         defaults = dict(zip(flags.__struct_fields__, flags.__struct_defaults__, strict=True))
-        return _with_flags(command, {name: kinds[name] for name in defaults}, defaults=defaults)
+        return with_flags(command, {name: kinds[name] for name in defaults}, defaults=defaults)
 
     return decorate
 
@@ -106,31 +104,7 @@ def with_sampling(command: Command) -> Command:
         for name, kind in SAMPLING_SETTINGS.items()
         if name not in named
     }
-    return _with_flags(command, flags)
-
-
-def _with_flags(
-    command: Command,
-    flags: Mapping[str, Any],
-    before: str = "",
-    defaults: Mapping[str, Any] | None = None,
-) -> Command:
-    """Insert flags, by name, into the signature that Typer reads; their default is None."""
-    given = defaults or {}
-    signature = inspect.signature(command, eval_str=True).parameters.values()
-    own = [one for one in signature if one.kind is not one.VAR_KEYWORD]
-    added = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=given.get(name), annotation=flag
-        )
-        for name, flag in flags.items()
-    ]
-    place = [one.name for one in own].index(before) if before else len(own)
-    # Typer passes all arguments by name; keyword-only parameters may be in any order.
-    ordered = [*own[:place], *added, *own[place:]]
-    keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in ordered]
-    command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
-    return command
+    return with_flags(command, flags)
 
 
 ModelArgument = Annotated[

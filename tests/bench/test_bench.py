@@ -18,7 +18,7 @@ from support.checkpoints import save_tiny, tiny_config
 from support.worlds import make_world
 
 from llmchat import bench
-from llmchat.bench import peer_protocol, report
+from llmchat.bench import peer_protocol
 from llmchat.bench.bandwidth import Memory
 from llmchat.bench.cost import read_per_token
 from llmchat.bench.interleave import (
@@ -32,6 +32,7 @@ from llmchat.bench.interleave import (
 )
 from llmchat.bench.report import Benchmark, Row
 from llmchat.cli import main
+from llmchat.commands.bench import print_report
 from llmchat.engines import Chunk, Finish, Sampling
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.prompt import Prompt
@@ -426,7 +427,7 @@ REPORT = Benchmark(
 
 def test_the_table_outside_a_terminal(tmp_path: Path) -> None:
     world = make_world(tmp_path)
-    report.show(REPORT, world)
+    print_report(REPORT, world)
     assert world.stdout.getvalue() == (  # type: ignore[attr-defined]
         "tiny on cpu: a CPU, 2 cores, reads 47 GB/s\n"
         "64 tokens decoded, 541 prefilled; medians of 3 rounds\n\n"

@@ -8,11 +8,12 @@ import pytest
 from support.worlds import make_world
 
 from llmchat import bench
-from llmchat.bench import peer_protocol, report
+from llmchat.bench import peer_protocol
 from llmchat.bench.interleave import Competitor
 from llmchat.bench.peer_protocol import LLAMA_CPP, build_facts
 from llmchat.bench.peers import Peers
 from llmchat.bench.report import Benchmark, Row, build_line
+from llmchat.commands.bench import print_report
 from llmchat.errors import UsageError
 from llmchat.settings import World
 
@@ -102,7 +103,7 @@ def test_build_line_names_what_the_build_leaves_unused() -> None:
 
 def test_table_ends_with_what_a_peer_was_built_with(tmp_path: Path) -> None:
     world = make_world(tmp_path)
-    report.show(benchmark(["avx2"], "AVX2"), world)
+    print_report(benchmark(["avx2"], "AVX2"), world)
     last = world.stdout.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
     assert last == f"{LLAMA_CPP} was built with AVX2"
 

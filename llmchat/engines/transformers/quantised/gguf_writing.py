@@ -256,6 +256,7 @@ def _moved(weight: GroupedWeight, stored: Stored) -> GroupedWeight | None:
     def moved(tensor: Tensor) -> Tensor:
         return stored.written(tensor)[0]
 
+
 def _of_columns(importance: Tensor | None, stored: Stored) -> Tensor | None:
     """The importance of columns in their order in the file; None where it is not known."""
     if importance is None or not stored.keeps_rows:
