@@ -92,6 +92,7 @@ function listenToSettings() {
   find("#theme").addEventListener("click", () => {
     preferences.setTheme(THEMES[(THEMES.indexOf(preferences.theme()) + 1) % THEMES.length]);
     label();
+    say(`Theme: ${preferences.theme()}`);
   });
   label();
 }
