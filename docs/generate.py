@@ -6,6 +6,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,12 @@ def commands() -> str:
 
     from llmchat.cli import app
 
+    named = names_of(get_command(app))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        helps = pool.map(help_of, named)
     sections = [
-        f"## llmchat {command}".rstrip() + f"\n\n```\n{help_of(command)}\n```\n"
-        for command in names_of(get_command(app))
+        f"## llmchat {command}".rstrip() + f"\n\n```\n{text}\n```\n"
+        for command, text in zip(named, helps, strict=True)
     ]
     return COMMANDS_HEAD + "\n".join(sections)
 
