@@ -20,6 +20,8 @@ GUARDED = {
     "history.in_progress": "no locks of questions",
     "hub.locks": "filelock's own locks",
     "hub.pip": "no limit for pip's memory",
+    "hub.unfinished": "no locks of unfinished files",
+    "output.plots.terminal_query": "terminals are not asked",
     "process.users": "files have no user number",
     "ui.shell": "ends the shell alone",
     "ui.terminal_modes": "terminals have no modes",

@@ -361,7 +361,7 @@ def test_ctrl_z_suspends_and_fg_goes_on(tmp_path: Path) -> None:
         ["--norc", "-i"],
         encoding="utf-8",
         timeout=20,
-        env={**os.environ, "TERM": "xterm", "PS1": "SHELL$ "},
+        env={**os.environ, "TERM": "xterm-256color", "PS1": "SHELL$ "},
     )
     child.expect_exact("SHELL$ ")
     child.send(f"PROMPT_TOOLKIT_NO_CPR=1 {sys.executable} {DRIVER} {tmp_path}\r")
