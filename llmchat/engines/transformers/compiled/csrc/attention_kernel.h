@@ -26,15 +26,11 @@ typedef struct {
     SplitRows queries8, weights8;
 } AttentionScratch;
 
-#if defined(USE_AVX2) && !defined(USE_AVX512)
-#define TILES_IN_HALVES 1
-#endif
-
 /* out[rows][blocks of 16] = a[rows][depth] times `blocks` panels, `panel_stride` apart. */
+#ifdef USE_HALVES
 INLINE void half_tile(const half_t *a, int64_t a_stride, const int rows, const int blocks,
                       int64_t depth, const half_t *panel, int64_t panel_stride, float *out,
                       int64_t out_stride) {
-#ifdef TILES_IN_HALVES
     /* So many blocks at once as there are registers for. */
     const int at_once = rows > 3 ? 1 : MIN(blocks, rows > 1 ? 2 : 4);
     for (int first = 0; first < blocks; first += at_once) {
@@ -56,8 +52,11 @@ INLINE void half_tile(const half_t *a, int64_t a_stride, const int rows, const i
             for (int half = 0; half < 2 * at_once; half++)
                 store8(out + r * out_stride + first * LANES + half * 8, total[r][half]);
     }
-    return;
-#endif
+}
+#else
+INLINE void half_tile(const half_t *a, int64_t a_stride, const int rows, const int blocks,
+                      int64_t depth, const half_t *panel, int64_t panel_stride, float *out,
+                      int64_t out_stride) {
     f32x16 total[6][4] = {};
     for (int64_t k = 0; k < depth; k += PAIR)
 #pragma GCC unroll 6
@@ -80,6 +79,7 @@ INLINE void half_tile(const half_t *a, int64_t a_stride, const int rows, const i
 #pragma GCC unroll 4
         for (int b = 0; b < blocks; b++) store(out + r * out_stride + b * LANES, total[r][b]);
 }
+#endif
 
 /* Rows and blocks must be constants for the accumulators to stay in registers. */
 #define HALF_TILE(ROWS, BLOCKS)                                                                    \

@@ -194,7 +194,7 @@ PIECE_FUNCTION(piece_table_32, 4, 1, 1, RARE_PIECE)
 
 /* For groups of 32 or more, and for groups of 16. */
 #define PIECE_CASE(bits, WHOLE, HALF)                                                              \
-    case bits: (halves == 2 ? HALF : WHOLE)(piece, rows, count, stride, totals); break
+    case bits: (halves == 2 ? HALF : WHOLE)(piece, rows, count, stride, totals); break;
 
                                 static void multiply_any_piece(const CodePiece *piece,
                                                                const ActRow *rows, int64_t count,
@@ -203,14 +203,14 @@ PIECE_FUNCTION(piece_table_32, 4, 1, 1, RARE_PIECE)
     int halves = grouping->halves, bits = grouping->bits, has_table = grouping->has_table;
 #ifdef HAS_COPIES
     switch (TAKES_SIGNED && has_table ? 0 : bits) {
-        PIECE_CASE(2, piece_2_32, piece_2_16);
-        PIECE_CASE(3, piece_3_32, piece_3_16);
-        PIECE_CASE(4, piece_4_32, piece_4_16);
-        PIECE_CASE(5, piece_5_32, piece_5_16);
-        PIECE_CASE(6, piece_6_32, piece_6_16);
-        PIECE_CASE(8, piece_8_32, piece_8_16);
+        PIECE_CASE(2, piece_2_32, piece_2_16)
+        PIECE_CASE(3, piece_3_32, piece_3_16)
+        PIECE_CASE(4, piece_4_32, piece_4_16)
+        PIECE_CASE(5, piece_5_32, piece_5_16)
+        PIECE_CASE(6, piece_6_32, piece_6_16)
+        PIECE_CASE(8, piece_8_32, piece_8_16)
 #if TAKES_SIGNED
-        PIECE_CASE(0, piece_table_32, piece_table_16);
+        PIECE_CASE(0, piece_table_32, piece_table_16)
 #endif
     }
 #else

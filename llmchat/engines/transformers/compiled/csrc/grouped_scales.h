@@ -10,7 +10,7 @@ typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef int8_t i8x16 __attribute__((vector_size(16)));
 
 /* A part of 16 numbers that a register holds. */
-#if defined(USE_AVX2) && !defined(USE_AVX512)
+#ifdef USE_HALVES
 typedef f32x8 scale_part;
 
 INLINE scale_part load_u8(const uint8_t *p) {
@@ -79,9 +79,9 @@ INLINE f32x16 load_f16(const uint8_t *p) {
 #endif
 }
 
-/* 16 numbers of a type, from `part` on. */
+/* 16 numbers of a type. */
 INLINE void load_numbers(const uint8_t *at, int type, scale_part *out) {
-#if defined(USE_AVX2) && !defined(USE_AVX512) && defined(__F16C__)
+#if defined(USE_HALVES) && defined(__F16C__)
     if (type == SCALE_F16) {
         for (int i = 0; i < SCALE_PARTS; i++)
             out[i] = (scale_part)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at + i));
@@ -154,7 +154,7 @@ static int has_minimum(const Grouping *grouping) {
 }
 
 /* Whether a group has one number of half precision, or two, and no scales of its own. */
-static int is_plain(const Grouping *grouping) {
+static int has_plain_scales(const Grouping *grouping) {
     return grouping->block_groups == 1 && grouping->scale_type == SCALE_F16 && !grouping->scales &&
            !grouping->has_minima && !grouping->has_zeros;
 }
@@ -177,7 +177,7 @@ static void read_scales(ScaleReader *reader, const Grouping *grouping, int64_t g
                         f32x16 *scales, f32x16 *minima, int64_t stride) {
     const uint8_t *begin = reader->at;
     int64_t g = 0, count;
-    if (is_plain(grouping)) {
+    if (has_plain_scales(grouping)) {
         read_plain_scales(reader, grouping->has_minimum, groups, scales, minima, stride);
         g = groups;
     }

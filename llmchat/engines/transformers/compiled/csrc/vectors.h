@@ -21,8 +21,8 @@
 #if defined(USE_VNNI) && defined(__AVX512BF16__)
 #define USE_BF16 1 /* bfloat16 dot products of 512 bits */
 #endif
-#if defined(__FMA__)
-#define USE_FMA 1
+#if defined(USE_AVX2) && !defined(USE_AVX512)
+#define USE_HALVES 1 /* see halves.h */
 #endif
 #if defined(__aarch64__)
 #define USE_NEON 1
@@ -63,15 +63,18 @@ INLINE f32x16 splat(float x) { return x - (f32x16){}; }
 INLINE f32x16 blend(i32x16 mask, f32x16 yes, f32x16 no) {
     return (f32x16)((mask & (i32x16)yes) | (~mask & (i32x16)no));
 }
+
+#ifdef USE_AVX2
+#include "halves.h"
+#endif
+
 INLINE f32x16 vector_max(f32x16 a, f32x16 b) {
 #ifdef USE_AVX512
     return (f32x16)_mm512_max_ps((__m512)a, (__m512)b);
 #elif defined(USE_AVX2)
-    union {
-        f32x16 all;
-        __m256 half[2];
-    } x = {a}, y = {b};
-    for (int i = 0; i < 2; i++) x.half[i] = _mm256_max_ps(x.half[i], y.half[i]);
+    Halves x = {a}, y = {b};
+    for (int i = 0; i < 2; i++)
+        x.half[i] = (f32x8)_mm256_max_ps((__m256)x.half[i], (__m256)y.half[i]);
     return x.all;
 #else
     return blend(a > b, a, b);
@@ -83,13 +86,9 @@ INLINE f32x16 vector_abs(f32x16 a) { return (f32x16)((i32x16)a & 0x7fffffff); }
 INLINE f32x16 fused_madd(f32x16 a, f32x16 b, f32x16 c) {
 #ifdef USE_AVX512
     return (f32x16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(USE_FMA)
-    union {
-        f32x16 all;
-        __m256 half[2];
-    } x = {a}, y = {b}, z = {c};
-    z.half[0] = _mm256_fmadd_ps(x.half[0], y.half[0], z.half[0]);
-    z.half[1] = _mm256_fmadd_ps(x.half[1], y.half[1], z.half[1]);
+#elif defined(USE_AVX2)
+    Halves x = {a}, y = {b}, z = {c};
+    for (int i = 0; i < 2; i++) z.half[i] = fused_madd8(x.half[i], y.half[i], z.half[i]);
     return z.all;
 #elif defined(USE_NEON)
     union {
@@ -102,29 +101,6 @@ INLINE f32x16 fused_madd(f32x16 a, f32x16 b, f32x16 c) {
     return a * b + c;
 #endif
 }
-
-#ifdef USE_AVX2
-typedef float f32x8 __attribute__((vector_size(32), may_alias));
-
-INLINE f32x8 load8(const float *p) { return (f32x8)_mm256_loadu_ps(p); }
-INLINE void store8(float *p, f32x8 v) { _mm256_storeu_ps(p, (__m256)v); }
-/* As fused_madd. */
-INLINE f32x8 fused_madd8(f32x8 a, f32x8 b, f32x8 c) {
-#ifdef USE_FMA
-    return (f32x8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#else
-    return a * b + c;
-#endif
-}
-/* Two halves as one vector, which gcc keeps in memory. */
-INLINE f32x16 joined_halves(__m256 low, __m256 high) {
-    union {
-        __m256 half[2];
-        f32x16 all;
-    } both = {{low, high}};
-    return both.all;
-}
-#endif
 
 INLINE float bf16_to_float(bf16 half) {
     uint32_t bits = (uint32_t)half << 16;
@@ -167,14 +143,7 @@ INLINE float reduce_add(f32x16 v) {
 #ifdef USE_AVX512
     return _mm512_reduce_add_ps((__m512)v);
 #elif defined(USE_AVX2)
-    union {
-        f32x16 all;
-        __m256 half[2];
-    } x = {v};
-    __m256 eight = _mm256_add_ps(x.half[0], x.half[1]);
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+    return REDUCE_HALVES(v, add);
 #else
     float s[LANES];
     store(s, v);
@@ -188,14 +157,7 @@ INLINE float reduce_max(f32x16 v) {
 #ifdef USE_AVX512
     return _mm512_reduce_max_ps((__m512)v);
 #elif defined(USE_AVX2)
-    union {
-        f32x16 all;
-        __m256 half[2];
-    } x = {v};
-    __m256 eight = _mm256_max_ps(x.half[0], x.half[1]);
-    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+    return REDUCE_HALVES(v, max);
 #else
     float s[LANES];
     store(s, v);
@@ -211,11 +173,8 @@ INLINE int32_t reduce_add_i32(i32x16 v) {
 #if defined(USE_AVX512) && !defined(LLMCHAT_CHECKED)
     return _mm512_reduce_add_epi32((__m512i)v);
 #elif defined(USE_AVX2)
-    union {
-        i32x16 all;
-        __m256i half[2];
-    } x = {v};
-    __m256i eight = _mm256_add_epi32(x.half[0], x.half[1]);
+    Halves x = {.ints = v};
+    __m256i eight = _mm256_add_epi32(x.int_half[0], x.int_half[1]);
     __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
     four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
@@ -230,55 +189,41 @@ INLINE int32_t reduce_add_i32(i32x16 v) {
  * out of the mantissa. */
 INLINE i32x16 round_to_i32(f32x16 v) { return (i32x16)(v + 12582912.0f) - 0x4b400000; }
 
-#if defined(USE_AVX2) && !defined(USE_AVX512)
-/* As vector_exp, of a half. */
-INLINE f32x8 vector_exp8(f32x8 v) {
-    __m256 underflows = _mm256_cmp_ps((__m256)v, _mm256_set1_ps(-87.0f), _CMP_LT_OQ);
-    f32x8 x = (f32x8)_mm256_blendv_ps((__m256)v, _mm256_set1_ps(-87.0f), underflows);
-    x = (f32x8)_mm256_min_ps(_mm256_set1_ps(88.0f), (__m256)x);
-    __m256i power = (__m256i)(x * 1.44269504f + 12582912.0f);
-    power = _mm256_sub_epi32(power, _mm256_set1_epi32(0x4b400000));
-    f32x8 n = (f32x8)_mm256_cvtepi32_ps(power), one = (f32x8)_mm256_set1_ps(1.0f);
-    f32x8 r = fused_madd8(n, one * -0.693359375f, x);
-    r = fused_madd8(n, one * 2.12194440e-4f, r);
-    f32x8 p = one * 1.9875691500e-4f;
-    p = fused_madd8(p, r, one * 1.3981999507e-3f);
-    p = fused_madd8(p, r, one * 8.3334519073e-3f);
-    p = fused_madd8(p, r, one * 4.1665795894e-2f);
-    p = fused_madd8(p, r, one * 1.6666665459e-1f);
-    p = fused_madd8(p, r, one * 5.0000001201e-1f);
-    p = fused_madd8(p, r * r, r + 1.0f);
-    power = _mm256_slli_epi32(_mm256_add_epi32(power, _mm256_set1_epi32(127)), 23);
-    p *= (f32x8)power;
-    return (f32x8)_mm256_andnot_ps(underflows, (__m256)p);
-}
-#endif
+/* e^v within 2 units in the last place (the polynomial of Cephes); 0 below -87. For vectors of any
+ * length. */
+#define DEFINE_EXP(name, floats, ints, madd)                                                       \
+    INLINE floats name(floats v) {                                                                 \
+        const floats zero = {};                                                                    \
+        ints underflows = v < -87.0f, overflows = v > 88.0f;                                       \
+        floats x = (floats)((underflows & (ints)(zero - 87.0f)) |                                  \
+                            (overflows & (ints)(zero + 88.0f)) |                                   \
+                            (~(underflows | overflows) & (ints)v));                                \
+        ints power = (ints)(x * 1.44269504f + 12582912.0f) - 0x4b400000;                           \
+        floats n = __builtin_convertvector(power, floats);                                         \
+        floats r = madd(n, zero - 0.693359375f, x);                                                \
+        r = madd(n, zero + 2.12194440e-4f, r);                                                     \
+        floats p = zero + 1.9875691500e-4f;                                                        \
+        p = madd(p, r, zero + 1.3981999507e-3f);                                                   \
+        p = madd(p, r, zero + 8.3334519073e-3f);                                                   \
+        p = madd(p, r, zero + 4.1665795894e-2f);                                                   \
+        p = madd(p, r, zero + 1.6666665459e-1f);                                                   \
+        p = madd(p, r, zero + 5.0000001201e-1f);                                                   \
+        p = madd(p, r * r, r + 1.0f);                                                              \
+        p *= (floats)((power + 127) << 23);                                                        \
+        return (floats)(~underflows & (ints)p);                                                    \
+    }
 
-/* e^v within 2 units in the last place (the polynomial of Cephes); 0 below -87. */
+#ifdef USE_HALVES
+DEFINE_EXP(vector_exp8, f32x8, i32x8, fused_madd8)
+
 INLINE f32x16 vector_exp(f32x16 v) {
-#if defined(USE_AVX2) && !defined(USE_AVX512)
-    float halves[LANES];
-    store(halves, v);
-    store8(halves, vector_exp8(load8(halves)));
-    store8(halves + 8, vector_exp8(load8(halves + 8)));
-    return load(halves);
-#endif
-    i32x16 underflows = v < -87.0f;
-    f32x16 x = blend(underflows, splat(-87.0f), v);
-    x = blend(x > 88.0f, splat(88.0f), x);
-    i32x16 power = round_to_i32(x * 1.44269504f);
-    f32x16 n = __builtin_convertvector(power, f32x16);
-    f32x16 r = fused_madd(n, splat(2.12194440e-4f), fused_madd(n, splat(-0.693359375f), x));
-    f32x16 p = splat(1.9875691500e-4f);
-    p = fused_madd(p, r, splat(1.3981999507e-3f));
-    p = fused_madd(p, r, splat(8.3334519073e-3f));
-    p = fused_madd(p, r, splat(4.1665795894e-2f));
-    p = fused_madd(p, r, splat(1.6666665459e-1f));
-    p = fused_madd(p, r, splat(5.0000001201e-1f));
-    p = fused_madd(p, r * r, r + 1.0f);
-    p *= (f32x16)((power + 127) << 23);
-    return blend(underflows, (f32x16){}, p);
+    Halves x = {v};
+    for (int i = 0; i < 2; i++) x.half[i] = vector_exp8(x.half[i]);
+    return x.all;
 }
+#else
+DEFINE_EXP(vector_exp, f32x16, i32x16, fused_madd)
+#endif
 
 /* 2^v for v <= 0, with a relative error of one in a million. AVX-512 scales by a power of two in
  * one instruction, which halves the number of operations. */
