@@ -14,6 +14,17 @@ INLINE u8x64 load_codes(const uint8_t *p) {
     return v;
 }
 
+#ifdef USE_AVX2
+#include "unpacking_avx2.h"
+
+/* The numbers of one chunk, as unpack_numbers. */
+INLINE void unpack_to(const Matrix *matrix, const uint8_t *p, const int bits, int has_table,
+                      u8x64 *out, int64_t stride) {
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++)
+        store_vector(out + v * stride, unpack_vector(matrix, p, bits, has_table, v));
+}
+#else
 /* The bits `mask` of each byte, moved `by` places to the left, or to the right where it is
  * negative. The shift crosses bytes: mask keeps only bits of the byte itself. */
 INLINE u8x64 moved_bits(u8x64 v, const int by, const int mask) {
@@ -52,14 +63,6 @@ INLINE u8x64 look_up(u8x64 codes, const int8_t *table) {
 #ifdef USE_VNNI
     __m512i numbers = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table));
     return (u8x64)_mm512_shuffle_epi8(numbers, (__m512i)codes) ^ 128;
-#elif defined(USE_AVX2)
-    __m256i numbers = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table));
-    union {
-        u8x64 all;
-        __m256i half[2];
-    } x = {codes};
-    for (int i = 0; i < 2; i++) x.half[i] = _mm256_shuffle_epi8(numbers, x.half[i]);
-    return x.all ^ 128;
 #elif defined(USE_NEON)
     int8x16_t numbers = vld1q_s8(table);
     for (int i = 0; i < 64; i += 16)
@@ -71,22 +74,29 @@ INLINE u8x64 look_up(u8x64 codes, const int8_t *table) {
 #endif
 }
 
+INLINE void unpack_to(const Matrix *matrix, const uint8_t *p, const int bits, int has_table,
+                      u8x64 *out, int64_t stride) {
+    u8x64 codes[VECTORS];
+    unpack_chunk(p, bits, codes);
+    for (int v = 0; v < VECTORS; v++)
+        out[v * stride] = has_table ? look_up(codes[v], matrix->weight) : codes[v];
+}
+#endif
+
 #define UNPACK_CASE(bits)                                                                          \
-    case bits: unpack_chunk(p, bits, codes); break
+    case bits: unpack_to(matrix, p, bits, 0, out, stride); break
 
 /* The numbers of one chunk of a matrix, plus its zero, each `stride` vectors behind the one before.
  */
 static void unpack_numbers(const Matrix *matrix, const uint8_t *p, u8x64 *out, int64_t stride) {
-    u8x64 codes[VECTORS];
     switch (matrix->grouping->bits) {
         UNPACK_CASE(2);
         UNPACK_CASE(3);
-        UNPACK_CASE(4);
+    case 4:
+        unpack_to(matrix, p, 4, matrix->grouping->has_table, out, stride);
+        break;
         UNPACK_CASE(5);
         UNPACK_CASE(6);
-    default: unpack_chunk(p, 8, codes);
+    default: unpack_to(matrix, p, 8, 0, out, stride);
     }
-    for (int v = 0; v < VECTORS; v++)
-        out[v * stride] =
-            matrix->grouping->has_table ? look_up(codes[v], matrix->weight) : codes[v];
 }
