@@ -118,7 +118,7 @@ INLINE void multiply_piece(const CodePiece *piece, const int bits, const int hal
 #pragma GCC unroll 6
                 for (int64_t r = 0; r < count; r++) {
                     const act_t *q = rows[r].q + (chunk * CODE_CHUNK + 4 * v) * stride;
-                    add_fours(&sums[r], unpacked + v, load_fours(q, stride), pairs,
+                    add_fours(&sums[r], unpacked + v, load_fours(q, stride, pairs), pairs,
                               v - h * VECTORS / halves, VECTORS / halves);
                 }
             for (int64_t r = 0; r < count; r++)

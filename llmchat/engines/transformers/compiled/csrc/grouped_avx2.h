@@ -51,12 +51,30 @@ INLINE totals_t plus_products(totals_t totals, sums_t sums, float x, const f32x1
     return totals;
 }
 
-/* stride: rows of the tile. */
-INLINE fours_t load_fours(const act_t *q, int64_t stride) { return broadcast_four(q); }
+/* gcc 12 would load it anew for each product, and loads would take longer than products. Where few
+ * pairs are added in 16 bits, it needs the register. */
+INLINE __m256i kept(__m256i v, const int pairs) {
+    if (pairs > 2) __asm__("" : "+x"(v));
+    return v;
+}
 
-INLINE codes_t load_vector(const u8x64 *codes) {
+/* stride: rows of the tile. */
+INLINE fours_t load_fours(const act_t *q, int64_t stride, const int pairs) {
+    return kept(broadcast_four(q), pairs);
+}
+
+INLINE codes_t load_vector(const u8x64 *codes, const int pairs) {
     const __m256i *p = (const __m256i *)codes;
-    return (codes_t){{_mm256_loadu_si256(p), _mm256_loadu_si256(p + 1)}};
+    return (codes_t){{kept(_mm256_loadu_si256(p), pairs), kept(_mm256_loadu_si256(p + 1), pairs)}};
+}
+
+/* sums += the products of pairs. Two instructions in one statement, because gcc 12 would compute
+ * all products first, for which there are no registers. */
+INLINE void add_pairs(__m256i *sums, __m256i codes, __m256i x) {
+    __m256i products;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+            : "+x"(*sums), "=&x"(products)
+            : "x"(codes), "x"(x));
 }
 
 INLINE void add_fours(sums_t *sums, const codes_t *codes, fours_t x, const int pairs, const int v,
@@ -73,10 +91,10 @@ INLINE void add_fours(sums_t *sums, const codes_t *codes, fours_t x, const int p
             __asm__("" : "+x"(sums->half[i]));
             continue;
         }
-        __m256i products = _mm256_maddubs_epi16(all, x);
-        sums->narrow[i] = v % pairs ? _mm256_add_epi16(sums->narrow[i], products) : products;
-        /* gcc 12 would compute all products first, for which there are no registers. */
-        __asm__("" : "+x"(sums->narrow[i]));
+        if (v % pairs)
+            add_pairs(&sums->narrow[i], all, x);
+        else
+            sums->narrow[i] = kept(_mm256_maddubs_epi16(all, x), 8);
         if ((v + 1) % pairs == 0 || v + 1 == count)
             sums->half[i] =
                 _mm256_add_epi32(sums->half[i], _mm256_madd_epi16(sums->narrow[i], ones));

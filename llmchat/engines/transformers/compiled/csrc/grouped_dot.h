@@ -25,12 +25,16 @@ INLINE f32x16 scaled_sums(sums_t sums, float scale) {
 }
 
 /* stride: rows of the tile. */
-INLINE fours_t load_fours(const act_t *q, int64_t stride) { return (fours_t)q; }
+INLINE fours_t load_fours(const act_t *q, int64_t stride, const int pairs) { return (fours_t)q; }
 
 /* In assembly as add_products, and because gcc 12 loads what it could broadcast. */
 INLINE void add_fours(sums_t *sums, const u8x64 *codes, fours_t x, const int pairs, const int v,
                       const int count) {
+#ifdef LLMCHAT_EMULATED /* tests/support/avx512 */
+    *sums = _mm512_dpbusd_epi32(*sums, (__m512i)*codes, _mm512_set1_epi32(*x));
+#else
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sums) : "v"(*codes), "m"(*x));
+#endif
 }
 
 #elif defined(USE_AVX2)
@@ -56,7 +60,7 @@ INLINE f32x16 scaled_sums(sums_t sums, float scale) {
     return __builtin_convertvector(all, f32x16) * scale;
 }
 
-INLINE fours_t load_fours(const act_t *q, int64_t stride) {
+INLINE fours_t load_fours(const act_t *q, int64_t stride, const int pairs) {
     int32_t four;
     memcpy(&four, q, sizeof four);
     int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
@@ -91,7 +95,7 @@ INLINE f32x16 scaled_sums(sums_t sums, float scale) {
     return __builtin_convertvector((i32x16)sums, f32x16) * scale;
 }
 
-INLINE fours_t load_fours(const act_t *q, int64_t stride) {
+INLINE fours_t load_fours(const act_t *q, int64_t stride, const int pairs) {
     return (fours_t){{q[0], q[1], q[2 * stride], q[2 * stride + 1]}};
 }
 
@@ -113,7 +117,7 @@ typedef u8x64 codes_t;
 typedef f32x16 totals_t;
 
 INLINE int pairs_of(const int bits, const int has_table) { return 0; }
-INLINE codes_t load_vector(const u8x64 *codes) { return *codes; }
+INLINE codes_t load_vector(const u8x64 *codes, const int pairs) { return *codes; }
 INLINE totals_t load_totals(const float *p) { return load(p); }
 INLINE void store_totals(float *p, totals_t totals) { store(p, totals); }
 INLINE totals_t plus_totals(totals_t a, totals_t b) { return a + b; }

@@ -21,10 +21,10 @@ _Static_assert(sizeof(GroupedPanel) <= PANEL_BYTES, "it takes the memory of a pa
 #endif
 
 /* What is prefetched while a panel is made and used: `lines` of both sides, `per_step` each time.
- */
+ * tile: from the activations of a tile to those of the next. */
 typedef struct {
     const uint8_t *at[2];
-    int64_t line, lines, per_step;
+    int64_t line, lines, per_step, tile;
 } Ahead;
 
 INLINE void prefetch_some(Ahead *ahead) {
@@ -33,6 +33,15 @@ INLINE void prefetch_some(Ahead *ahead) {
         __builtin_prefetch(ahead->at[0] + ahead->line * CACHE_LINE, 0, 2);
         __builtin_prefetch(ahead->at[1] + ahead->line * CACHE_LINE, 0, 2);
     }
+}
+
+/* A chunk of the activations of the next tile. Those of many long rows are only in the L3 cache:
+ * products of 544 rows of 8,960 take a tenth less time on a Zen 3. */
+INLINE void prefetch_tile(const Ahead *ahead, const act_t *q) {
+#ifdef USE_HALVES
+    for (int i = 0; i < CODE_CHUNK * TILE_ROWS; i += CACHE_LINE)
+        __builtin_prefetch(q + ahead->tile + i, 0, 2);
+#endif
 }
 
 /* The codes of one side of a panel. */
@@ -91,6 +100,7 @@ INLINE void grouped_sides(const GroupedPanel *panel, const ActRow *row, const in
     const f32x16(*scale)[2] = panel->scale;
     for (int64_t c = 0; c < panel->chunks; c++, scales += TILE_ROWS) {
         prefetch_some(ahead);
+        prefetch_tile(ahead, q);
 #pragma GCC unroll 2
         for (int h = 0; h < halves; h++, scale++) {
             sums_t sums[TILE_ROWS][TILE_SIDES];
@@ -103,10 +113,11 @@ INLINE void grouped_sides(const GroupedPanel *panel, const ActRow *row, const in
             for (int v = 0; v < VECTORS / halves; v++, q += 4 * TILE_ROWS, codes++) {
                 codes_t loaded[TILE_SIDES];
 #pragma GCC unroll 2
-                for (int s = 0; s < TILE_SIDES; s++) loaded[s] = load_vector(&codes[0][side + s]);
+                for (int s = 0; s < TILE_SIDES; s++)
+                    loaded[s] = load_vector(&codes[0][side + s], pairs);
 #pragma GCC unroll 6
                 for (int r = 0; r < rows; r++) {
-                    fours_t x = load_fours(q + r * LANE_ACTS, TILE_ROWS);
+                    fours_t x = load_fours(q + r * LANE_ACTS, TILE_ROWS, pairs);
 #pragma GCC unroll 2
                     for (int s = 0; s < TILE_SIDES; s++)
                         add_fours(&sums[r][s], &loaded[s], x, pairs, v, VECTORS / halves);
@@ -133,9 +144,10 @@ INLINE void grouped_tile(const GroupedPanel *panel, const Activations *acts, int
                          Ahead *ahead, float *out) {
     ActRow row = act_row(acts, tile * TILE_ROWS);
     int32_t starts[MOST_GROUPS * TILE_ROWS];
-    if (has_zero) find_starts(panel, acts, &row, halves, starts);
+    const int32_t *from = has_zero && panel->zero ? starts : NULL;
+    if (from) find_starts(panel, acts, &row, halves, starts);
     for (int side = 0; side < 2; side += TILE_SIDES)
-        grouped_sides(panel, &row, rows, halves, pairs, has_zero ? starts : NULL, side, ahead, out);
+        grouped_sides(panel, &row, rows, halves, pairs, from, side, ahead, out);
 }
 
 #define TILE_OF(rows) grouped_tile(panel, acts, tile, rows, halves, pairs, has_zero, ahead, out)
@@ -251,6 +263,7 @@ static void multiply_grouped_panels(const Activations *acts, const Activations *
     TilesFunction multiply_tiles_of = tiles_function(panel);
     for (panel->first = 0; panel->first < chunks; panel->first += panel->chunks) {
         Ahead ahead = fill_panel(panel, sides, chunks, acts->rows, next);
+        ahead.tile = acts->width * TILE_ROWS;
         multiply_tiles_of(panel, acts, &ahead, out);
         if (residual) multiply_tiles_of(panel, residual, &ahead, out + acts->rows * PANEL_COLUMNS);
     }

@@ -141,8 +141,9 @@ INLINE __m256i even_bytes(__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi1
 INLINE __m256i odd_bytes(__m256i v) { return _mm256_srai_epi16(v, 8); }
 
 /* The activations of a tile as 16-bit numbers: [count / 4][TILE_ROWS][even or odd columns][2]. */
-static void widen_tile(const act_t *q, int64_t count, int16_t *out) {
+static void widen_tile(const act_t *q, int64_t count, int64_t width, int16_t *out) {
     for (int64_t i = 0; i < count * TILE_ROWS; i += 32, out += 32) {
+        __builtin_prefetch(q + i + width * TILE_ROWS, 0, 2); /* of the next tile */
         __m256i x = _mm256_loadu_si256((const __m256i *)(q + i));
         __m256i even = even_bytes(x), odd = odd_bytes(x);
         __m256i low = _mm256_unpacklo_epi32(even, odd), high = _mm256_unpackhi_epi32(even, odd);
@@ -151,18 +152,19 @@ static void widen_tile(const act_t *q, int64_t count, int16_t *out) {
     }
 }
 
-/* The empty assembly keeps gcc 12 from computing all products first, for which there are no
- * registers. */
+/* Two instructions in one statement, because gcc 12 would compute all products first, for which
+ * there are no registers. */
 INLINE void add_products(__m256i *sums, __m256i weights, __m256i x) {
-    *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(weights, x));
-    __asm__("" : "+x"(*sums));
+    __m256i products;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0"
+            : "+x"(*sums), "=&x"(products)
+            : "x"(weights), "x"(x));
 }
 
 /* sums[rows][2]: of a group of each row of a tile, times 16 packed columns. */
 INLINE void sum_group(const int16_t *x, const packed_t *panel, const int rows,
                       __m256i sums[TILE_ROWS][2]) {
     for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm256_setzero_si256();
-#pragma GCC unroll 2
     for (int k = 0; k < GROUP / 4; k++, x += 4 * TILE_ROWS) {
         __m256i left = _mm256_loadu_si256((const __m256i *)(panel + k * 2 * 64));
         __m256i right = _mm256_loadu_si256((const __m256i *)(panel + k * 2 * 64 + 32));
@@ -187,7 +189,8 @@ INLINE void gemm_tile(const Activations *acts, int64_t index, const int rows, in
     const int64_t groups_per_line = CACHE_LINE / GROUP;
     const float *scale = acts->scale + (index * acts->groups + first / GROUP) * TILE_ROWS;
     int16_t wide[PANEL_DEPTH * TILE_ROWS], *x = wide;
-    widen_tile(acts->q + (index * acts->width + first) * TILE_ROWS, lines * CACHE_LINE, wide);
+    widen_tile(acts->q + (index * acts->width + first) * TILE_ROWS, lines * CACHE_LINE, acts->width,
+               wide);
     if (!first) memset(out, 0, rows * 32 * sizeof *out);
     for (int64_t group = 0; group < lines * groups_per_line; group++) {
         if (group % groups_per_line == 0) prefetch_rows(next, index, group / groups_per_line);

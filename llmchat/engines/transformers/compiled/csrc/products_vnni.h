@@ -132,7 +132,11 @@ INLINE void pack_panel(const RowBlock *block, int64_t column, int64_t left, pack
 /* sums += the four products of each lane. In assembly, because for the intrinsic gcc 12 copies
  * every accumulator twice, which halves the speed. */
 INLINE void add_products(__m512i *sums, __m512i weights, __m512i x) {
+#ifdef LLMCHAT_EMULATED /* tests/support/avx512 */
+    *sums = _mm512_dpbusd_epi32(*sums, weights, x);
+#else
     __asm__("vpdpbusd %2, %1, %0" : "+v"(*sums) : "v"(weights), "v"(x));
+#endif
 }
 
 /* sums[rows][2]: of a group of each row of a tile, times 32 packed columns. */
