@@ -113,6 +113,7 @@ def test_the_conversation_is_what_the_terminal_would_send(
             {"role": "assistant", "content": [
                 {"type": "thinking", "thinking": "A greeting.", "signature": ""},
                 {"type": "redacted_thinking", "data": "x"},
+                {"type": "fallback", "from": {"model": "a"}, "to": {"model": "b"}, "trigger": {}},
                 {"type": "text", "text": "Hi"}, {"type": "text", "text": "."},
             ]},
             {"role": "user", "content": "One."},

@@ -44,6 +44,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an image in a result": (
         said("hi", [USED], [{**RESULT, "content": [IMAGE]}]), "messages.2.content.0.content.0.type"
     ),
+    "a result of a tool of Anthropic's": (
+        said("hi", [{**RESULT, "type": "web_fetch_tool_result", "content": {"url": "x"}}]),
+        "messages.1.content.0.type: `web_fetch_tool_result` blocks are not supported",
+    ),
+    "a result that is an object": (
+        said("hi", [USED], [{**RESULT, "content": {"a": 1}}]),
+        "messages.2.content.0.content: must be a text or a list of blocks",
+    ),
     "a block without its text": (said([{"type": "text"}]), "a `text` block requires `text`"),
     "a call from the user": (said([USED]), "not allowed in the role `user`"),
     "a result without a call": (
@@ -82,6 +90,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         "tools.0.type: tools of type `web_search_20250305` are not supported",
     ),
+    "a set of tools": (
+        {"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]},
+        "tools.0.type: tools of type `mcp_toolset` are not supported",
+    ),
+    "a tool without a name": ({"tools": [{"input_schema": {}}]}, "requires `name`"),
     "a tool without a schema": ({"tools": [{"name": "f"}]}, "requires `input_schema`"),
     "a schema that nothing enforces": (
         {"tools": [{"name": "f", "input_schema": {"type": "object", "not": {}}}]},
@@ -95,7 +108,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name"
     ),
     "thinking without a budget": ({"thinking": {"type": "enabled"}}, "budget_tokens"),
-    "an effort": ({"output_config": {"effort": "low"}}, "reasoning_effort"),
+    "an effort": (
+        {"output_config": {"effort": "low"}}, "does not support `output_config.effort`"
+    ),
     "too long": (said("fox " * 3000), "prompt is too long"),
 }  # fmt: skip
 

@@ -27,7 +27,11 @@ _TYPES = {
 }
 _NO_THREADS = "thread_unsupported_request"
 # What our fields of a ChatRequest are called there.
-_NAMES = (("function.parameters", "input_schema"), ("response_format", "output_config.format"))
+_NAMES = (
+    ("function.parameters", "input_schema"),
+    ("response_format", "output_config.format"),
+    ("reasoning_effort", "output_config.effort"),
+)
 
 
 class NoThreads(BadRequest):
@@ -63,6 +67,7 @@ def _message(error: dict[str, Any]) -> str:
     param = error["param"] or ""
     for ours, theirs in _NAMES:
         param = param.replace(ours, theirs)
+        message = message.replace(f"`{ours}`", f"`{theirs}`")
     return message if not param or param in message else f"{param}: {message}"
 
 

@@ -27,7 +27,10 @@ from llmchat.server.api import (
 
 
 class Block(Request):
-    """A part of a message; `type` decides which fields it has (see translation)."""
+    """A part of a message; `type` decides which fields it has (see translation).
+
+    A content that is an object belongs to a type that is not supported.
+    """
 
     type: Text
     text: Text | None = None
@@ -35,7 +38,7 @@ class Block(Request):
     name: Text | None = None
     input: JsonObject | None = None
     tool_use_id: Text | None = None
-    content: Text | Items["Block"] | None = None
+    content: Text | Items["Block"] | JsonObject | None = None
     is_error: bool | None = None
 
 
@@ -45,9 +48,12 @@ class AnthropicMessage(Request):
 
 
 class AnthropicTool(Request):
-    """A tool that the client runs; one with another type than `custom` would run at Anthropic."""
+    """A tool that the client runs; one with another type than `custom` would run at Anthropic.
 
-    name: Name
+    name: only sets of such tools have none
+    """
+
+    name: Name | None = None
     type: Text | None = None
     description: Text | None = None
     input_schema: JsonObject | None = None

@@ -32,10 +32,14 @@ from llmchat.server.messages_api.schema import (
 )
 from llmchat.server.request_parsing import check_fields
 
-# Fields that never change the answer: prefixes of prompts are cached anyway.
+# Fields that never change the answer: prefixes of prompts are cached anyway, nobody pays, and no
+# local model declines a request, so that none falls back to another.
 _IGNORED = frozenset({
-    "cache_control", "inference_geo", "speed", "user_profile_id", "diagnostics",
+    "cache_control", "inference_geo", "speed", "user_profile_id", "workspace_id", "diagnostics",
+    "billing_policy", "fallbacks", "fallback_credit_token",
 })  # fmt: skip
+# How signed thoughts are checked; they are never sent to the model again.
+_IGNORED_OF_THINKING = frozenset({"block_binding"})
 # Fields of tools: calls are always bound by the schema, and arguments arrive at once.
 _IGNORED_OF_TOOLS = frozenset({"cache_control", "eager_input_streaming"})
 # Values of other fields that request the default behaviour.
@@ -45,13 +49,17 @@ _DEFAULTS: Defaults = {
     "input_examples": ([],),
     "mcp_servers": ([],),
     "caller": ({"type": "direct"},),
+    "clear_at": ("never",),
+    "container": ({}, {"id": None}),
 }
-# The types of blocks that messages of a role may have. Thoughts are never sent to the model again.
-_THOUGHTS = ("thinking", "redacted_thinking")
+# An effort for the turns after a system message.
+_DEFAULTS_OF_MESSAGES: Defaults = {**_DEFAULTS, "output_config": ({}, {"effort": None})}
+# The types of blocks that messages of a role may have. Those of _UNREAD are never sent to a model.
+_UNREAD = ("thinking", "redacted_thinking", "fallback")
 _TYPES = {
     "system": ("text",),
     "user": ("text", "tool_result"),
-    "assistant": ("text", "tool_use", *_THOUGHTS),
+    "assistant": ("text", "tool_use", *_UNREAD),
     "tool_result": ("text",),
 }
 # The fields that a block of a type can have, and those of them that it must have.
@@ -61,6 +69,7 @@ _FIELDS = {
     "tool_result": ("tool_use_id", "content", "is_error"),
     "thinking": ("thinking", "signature"),
     "redacted_thinking": ("data",),
+    "fallback": ("from", "to", "trigger"),
 }
 _REQUIRED = {
     "text": ("text",),
@@ -101,9 +110,10 @@ def _check_all_fields(request: CountRequest) -> None:
     check_fields(request, "", _IGNORED, _DEFAULTS)
     for name in ("tool_choice", "thinking", "output_config", "context_management"):
         if (part := getattr(request, name)) is not None:
-            check_fields(part, f"{name}.", (), _DEFAULTS)
+            ignored = _IGNORED_OF_THINKING if name == "thinking" else ()
+            check_fields(part, f"{name}.", ignored, _DEFAULTS)
     for index, message in enumerate(request.messages):
-        check_fields(message, f"messages.{index}.", (), _DEFAULTS)
+        check_fields(message, f"messages.{index}.", (), _DEFAULTS_OF_MESSAGES)
     _check_edits(request.context_management)
 
 
@@ -136,8 +146,12 @@ def _turn(role: str, blocks: Sequence[Block], index: int) -> Iterator[ChatMessag
         yield ChatMessage(role="system", content=_joined(blocks))
 
 
-def _blocks(content: str | list[Block] | None, role: str, where: str) -> list[Block]:
+def _blocks(
+    content: str | list[Block] | dict[str, Any] | None, role: str, where: str
+) -> list[Block]:
     """The blocks of a content. Raises BadRequest for those that a role cannot have."""
+    if isinstance(content, dict):
+        raise BadRequest("must be a text or a list of blocks", param=where)
     if not isinstance(content, list):
         return [Block(type="text", text=content or "")]
     for index, block in enumerate(content):
@@ -147,7 +161,7 @@ def _blocks(content: str | list[Block] | None, role: str, where: str) -> list[Bl
 
 def _check_block(block: Block, role: str, where: str) -> None:
     kind = block.type[:60]
-    if kind not in _REQUIRED and kind not in _THOUGHTS:
+    if kind not in _FIELDS:
         message = f"`{kind}` blocks are not supported; this server only reads text"
         raise BadRequest(message, param=f"{where}.type")
     if kind not in _TYPES[role]:
@@ -228,6 +242,8 @@ def _tool(tool: AnthropicTool, index: int) -> Tool:
     if tool.type not in (None, "custom"):
         message = f"tools of type `{(tool.type or '')[:60]}` are not supported; `custom` ones are"
         raise Unsupported(message, f"{where}.type")
+    if tool.name is None:
+        raise BadRequest("a tool requires `name`", param=f"{where}.name")
     if tool.input_schema is None:
         raise BadRequest("a tool requires `input_schema`", param=f"{where}.input_schema")
     check_fields(tool, f"{where}.", _IGNORED_OF_TOOLS, _DEFAULTS)
