@@ -69,7 +69,8 @@ def _values_of_fields(declared: Any) -> Iterator[dict[str, Any]]:
 def refusals(
     bodies: Iterable[Mapping[str, Any]], kind: type[BaseModel], check: Callable[[Any], object]
 ) -> set[str]:
-    """What is refused in these bodies: the path of each field, with its value if that is a text.
+    """What is refused in these bodies: the path of each field, with its value if that is a text, or
+    with the type of its value.
 
     The numbers of messages become their roles; other numbers and dates are left out. check: what
     the server does with a body of this kind.
@@ -79,24 +80,23 @@ def refusals(
         try:
             check(decode_body(json.dumps(body).encode(), kind))
         except RequestValidationError as error:
-            found.add(_described(body, ".".join(map(str, error.errors()[0]["loc"][1:]))))
+            found.add(_described(body, error.errors()[0]["loc"][1:]))
         except Refusal as error:
-            assert error.param and error.param.rsplit(".", 1)[-1].strip("0123456789") in str(
-                (error.param, error.message)
-            ), (body, error)
-            found.add(_described(body, error.param))
+            assert error.param, (body, error)
+            found.add(_described(body, error.param.split(".")))
     return found
 
 
-def _described(body: Any, path: str) -> str:
+def _described(body: Any, path: Iterable[int | str]) -> str:
     value, names = body, []
-    for step in path.split("."):
+    for step in map(str, path):
         if isinstance(value, list) and step.isdigit():
             value = value[int(step)]
-            if names == ["messages"]:
-                names = [value["role"]]
-        elif isinstance(value, dict):
-            names.append(step)
-            value = value.get(step)
-    text = re.sub(r"_\d{8}$", "", value) if isinstance(value, str) else ""
+            names = [value["role"]] if names == ["messages"] else names
+        elif isinstance(value, dict) and step != value.get("type") and step.islower():
+            # Other steps are types of items, and pydantic's names of types.
+            value, names = value.get(step), [*names, step]
+    if isinstance(value, dict) and "type" in value:
+        value, names = value["type"], [*names, "type"]
+    text = re.sub(r"(_\d{4}_?\d\d_?\d\d)$", "", value) if isinstance(value, str) else ""
     return ".".join(names) + (f" = {text}" if text else "")

@@ -11,8 +11,15 @@ from llmchat.server.responses_api.schema import (
     ResponseRequest,
 )
 
-# max_tool_calls limits tools that the server would run, and it runs none.
-_IGNORED = frozenset({"max_tool_calls", "client_metadata"})
+# max_tool_calls limits tools that the server would run, and it runs none; it reads no images and
+# has no programs of access.
+_IGNORED = frozenset({"max_tool_calls", "client_metadata", "image", "access_programs"})
+_DEFAULTS: Defaults = {"background_options": ({}, {"completion_window": "soonest"})}
+_REASONING_DEFAULTS: Defaults = {
+    "context": ("auto",),
+    "generate_summary": ("auto",),
+    "mode": ("standard",),
+}
 # What clients copy from the items of answers.
 _IGNORED_IN_ITEMS = frozenset({"id", "status", "phase", "caller", "name", "namespace"})
 _TOOL_DEFAULTS: Defaults = {
@@ -24,10 +31,10 @@ _TOOL_DEFAULTS: Defaults = {
 
 def check(request: ResponseRequest) -> None:
     """Raises BadRequest for fields that the server does not support."""
-    check_fields(request, ignored=_IGNORED)
+    check_fields(request, "", _IGNORED, _DEFAULTS)
     for name in ("text", "reasoning", "stream_options", "tool_choice"):
         if isinstance(part := getattr(request, name), Request):
-            check_fields(part, f"{name}.")
+            check_fields(part, f"{name}.", (), _REASONING_DEFAULTS if name == "reasoning" else None)
     if request.text and request.text.format:
         check_fields(request.text.format, "text.format.")
     for index, item in enumerate(request.input if isinstance(request.input, list) else ()):

@@ -79,7 +79,7 @@ class ReasoningItem(Request):
 class ItemReference(Request):
     """An item of a stored response."""
 
-    type: Literal["item_reference"] = "item_reference"
+    type: Literal["item_reference"] | None = "item_reference"
     id: Text
 
 
