@@ -251,6 +251,14 @@ def test_a_theme_may_change_one_of_llmchat_that_has_its_name(tmp_path: Path) -> 
     assert themes.find_theme("nord", own) == themes.find_theme("nord")
 
 
+def test_a_long_chain_of_ancestors_is_refused(tmp_path: Path) -> None:
+    chain = {f"t{number}": f'inherit = "t{number - 1}"\n' for number in range(1, 1200)}
+    own = written(tmp_path / "themes", t0="", **chain)
+    assert themes.find_theme("t10", own)
+    with pytest.raises(UsageError, match=r"t1199.toml: the theme has more than 16 ancestors"):
+        themes.find_theme("t1199", own)
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [

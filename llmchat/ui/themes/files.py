@@ -17,6 +17,7 @@ SHIPPED = Path(str(files("llmchat.ui.themes"))) / "shipped"
 DEFAULT = "auto"
 _FACTS = ("description", "background", "paper")
 _KEYS = (*_FACTS, "inherit", "palette", *ROLES)
+_MOST_ANCESTORS = 16
 _PAPERS = {"light": "#ffffff", "dark": "#1e1e1e", "any": ""}
 
 
@@ -75,6 +76,8 @@ def _merged(path: Path, own: Path | None, seen: tuple[Path, ...]) -> _Merged:
     if path in seen:
         circle = " → ".join(f"`{one.stem}`" for one in (*seen[seen.index(path) :], path))
         raise UsageError(f"{path}: themes inherit each other in a circle: {circle}")
+    if len(seen) > _MOST_ANCESTORS:
+        raise UsageError(f"{seen[0]}: the theme has more than {_MOST_ANCESTORS} ancestors")
     table = _read(path)
     parent = table.pop("inherit", None if path == SHIPPED / f"{DEFAULT}.toml" else DEFAULT)
     merged = _Merged({"background": "any"}, {}, {})
