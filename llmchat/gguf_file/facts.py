@@ -139,6 +139,9 @@ def _yarn(config: Config, scaling: Config, width: int) -> Scaled:
         "yarn_beta_slow": scaling.get("beta_slow"),
         "yarn_attn_factor": scaling.get("attention_factor"),
     }
+    if magnitude := scaling.get("attention_factor"):
+        # llama.cpp multiplies the usual magnitude with this one, and reads no other.
+        named["attn_factor"] = magnitude / (0.1 * math.log(named["factor"]) + 1.0)
     given = {name: value for name, value in named.items() if value is not None}
     facts = {f"rope.scaling.{name}": value for name, value in given.items()}
     return {"rope.scaling.type": "yarn", **facts}, {}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from support.checkpoints import save_tiny
-from support.gguf_cases import GGUF_CASES, READ_ALONE
+from support.gguf_cases import DIFFERENT_THERE, GGUF_CASES, READ_ALONE, REFUSED_THERE
+from support.tiny_families import CASES
 from support.tiny_gguf import f32, write_gguf
 from support.worlds import make_world
 from transformers import AutoModelForCausalLM
@@ -18,6 +19,7 @@ from llmchat.engines.gguf.llama import Llama, Settings
 from llmchat.engines.tokenizer import Tokenizer
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.engines.transformers.gguf_export import Export
+from llmchat.errors import Mismatch
 from llmchat.hub.gguf_folder import write_folder
 from llmchat.hub.gguf_header import write_facts
 from llmchat.models.convert import convert
@@ -46,6 +48,22 @@ def test_an_architecture_computes_in_llama_cpp_as_its_model_type(arch: str, tmp_
     case, facts = READ_ALONE[arch]
     base = save_tiny(tmp_path / "base", case.config())
     same_probabilities(base, write_gguf(base, tmp_path / "a.gguf", f32, arch, **facts))
+
+
+@pytest.mark.parametrize("name", REFUSED_THERE)
+def test_llama_cpp_refuses_what_convert_says_it_refuses(name: str, tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", REFUSED_THERE[name][0].config())
+    Export(base, (), 1.0, "F32", {"general.name": "tiny"}).write(tmp_path / "a.gguf")
+    with pytest.raises(Mismatch, match=r"llama\.cpp cannot load a\.gguf"):
+        Llama(Settings(tmp_path / "a.gguf", 256, device="cpu"))
+
+
+@pytest.mark.parametrize("name", DIFFERENT_THERE)
+def test_llama_cpp_differs_where_convert_says_so(name: str, tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", CASES[name].config())
+    Export(base, (), 1.0, "F32", {"general.name": "tiny"}).write(tmp_path / "a.gguf")
+    with pytest.raises(AssertionError):
+        same_probabilities(base, tmp_path / "a.gguf", 10 * CLOSE)
 
 
 def same_probabilities(base: Path, file: Path, close: float = CLOSE) -> None:

@@ -25,7 +25,6 @@ from support.family_cases.pieces import (
     SLIDING,
     TIED,
     UNGROUPED,
-    WINDOWS,
     YARN,
     Case,
     Sizes,
@@ -87,12 +86,6 @@ _OWN = {
     "gpt2": Case("GPT2Config", GPT | TIED),
     "gpt-oss": Case("GptOssConfig", HEADS | LOCAL_EXPERTS | _EVERY_SECOND | _NO_RAMP),
     "olmo": Case("OlmoConfig", DENSE | {"clip_qkv": 0.9}),
-    "olmo3": Case(
-        "Olmo3Config",
-        DENSE | WINDOWS | {"rope_parameters": {
-            SLIDING: {"rope_type": "default", "rope_theta": 10000.0}, FULL: YARN["rope_parameters"],
-        }},
-    ),
     "olmoe": Case(
         "OlmoeConfig",
         DENSE | {"num_key_value_heads": 4, "num_experts": 4, "num_experts_per_tok": 2},
@@ -110,8 +103,8 @@ _AS_ELSEWHERE = (
     "hunyuan-moe", "kimi-linear", "lfm2", "lfm2-moe", "llama", "llama: biases",
     "llama: heads of 24", "llama: linear rope", "llama: llama3 rope", "llama: odd",
     "llama: tied, one head of keys", "llama: yarn rope", "ministral3", "mistral", "mixtral", "mpt",
-    "nemotron", "olmo2", "phi3", "qwen2", "qwen2: odd, tied", "qwen3", "qwen3-moe", "qwen3-next",
-    "qwen3.5", "qwen3.5-moe", "qwen3: yarn rope", "seed-oss", "stablelm",
+    "nemotron", "olmo2", "olmo3", "phi3", "qwen2", "qwen2: odd, tied", "qwen3", "qwen3-moe",
+    "qwen3-next", "qwen3.5", "qwen3.5-moe", "qwen3: yarn rope", "seed-oss", "stablelm",
     "stablelm: parallel, norms",
 )  # fmt: skip
 GGUF_CASES = {name: CASES[name] for name in _AS_ELSEWHERE} | _OWN
@@ -148,3 +141,56 @@ ONLY_OURS = {
         "phi3: odd, window", "qwen3.5: odd",
     )
 }  # fmt: skip
+# What llama.cpp does not load, and the line that says why.
+REFUSED_THERE = {
+    "arcee: odd, all biases": (CASES["arcee: odd, all biases"], "have no `blk.0.ffn_down.bias`"),
+    "cohere: norms": (Case("CohereConfig", DENSE | TIED | {"use_qk_norm": True}), "from 64 layers"),
+    "cohere: odd, norms": (CASES["cohere: odd, norms"], "have no `blk.0.attn_output.bias`"),
+    "deepseek-v2: full rank, three layers": (
+        Case("DeepseekV2Config", MLA | {"q_lora_rank": None, "first_k_dense_replace": 1}),
+        "full rank only with 26 or 27 layers",
+    ),
+    "ernie4.5: odd, biases": (CASES["ernie4.5: odd, biases"], "have no `blk.0.ffn_down.bias`"),
+    "ernie4.5-moe: every second layer": (
+        Case(
+            "Ernie4_5_MoeConfig",
+            CASES["ernie4.5-moe"].sizes
+            | {"num_hidden_layers": 4, "moe_layer_interval": 2, "moe_layer_end_index": 3},
+        ),
+        "experts in all layers behind the dense ones",
+    ),
+    "ernie4.5-moe: odd, biases": (CASES["ernie4.5-moe: odd, biases"], "have no `output.bias`"),
+    "falcon: biases": (
+        Case("FalconConfig", CASES["falcon-40b"].sizes | {"bias": True}),
+        "have no `blk.0.ffn_down.bias`",
+    ),
+    "gemma3n": (CASES["gemma3n"], "must have `altup.num_inputs` = 4, not 3"),
+    "gpt-neox: no biases": (
+        Case("GPTNeoXConfig", CASES["gpt-neox"].sizes | {"attention_bias": False}),
+        "must have a bias in `attn_qkv`",
+    ),
+    "hunyuan: odd, biases, alpha": (
+        CASES["hunyuan: odd, biases, alpha"], "have no `blk.0.attn_output.bias`"
+    ),
+    "kimi-linear: odd": (CASES["kimi-linear: odd"], "queries of full rank"),
+    "nemotron-h": (CASES["nemotron-h"], "dense layers or layers with experts, not both"),
+    "olmo2: odd": (CASES["olmo2: odd"], "have no `blk.0.attn_output.bias`"),
+    "olmo2: tied": (Case("Olmo2Config", DENSE | TIED), "must have an output head"),
+    "qwen2: wide heads": (
+        Case("Qwen2Config", HEADS | {"head_dim": 24}), "64 numbers wide together, not 96"
+    ),
+    "qwen3: odd, tied, biases": (
+        CASES["qwen3: odd, tied, biases"], "have no `blk.0.attn_output.bias`"
+    ),
+    "qwen3.5: odd": (CASES["qwen3.5: odd"], "keys and values of one width"),
+    "seed-oss: odd, all biases": (
+        CASES["seed-oss: odd, all biases"], "have no `blk.0.ffn_down.bias`"
+    ),
+}  # fmt: skip
+# What llama.cpp computes in another way.
+DIFFERENT_THERE = {
+    "deepseek-v2: odd, groups": "by its best two",
+    "exaone4": "a sliding window only with 64 layers",
+    "phi3: longrope": "by the context size",
+    "phi3: odd, window": "have no sliding window",
+}

@@ -24,8 +24,10 @@ from llmchat.engines.transformers.tied_heads import with_ties
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch
 from llmchat.gguf_file import GgufHeader, TensorInfo, read_header
+from llmchat.gguf_file.architectures.row import Shapes
 from llmchat.gguf_file.config import config_of
-from llmchat.gguf_file.facts import architecture_of, facts_of
+from llmchat.gguf_file.facts import FileFacts, architecture_of, facts_of
+from llmchat.gguf_file.llama_cpp import deviation, refusal
 from llmchat.gguf_file.types import file_type_of, type_named
 from llmchat.output.formatting import counted
 from llmchat.output.progress import NoProgress, Progress
@@ -95,12 +97,12 @@ class Export:
         shapes = {target.name: target.shape for target in self._targets}
         self._made = facts_of(whole, shapes)
         self._made.values.update(gguf_writing.numbers_of(plan, self._tensors, arch))
-        self._compare(plan, config)
-
-    def _compare(self, plan: Plan, config: dict[str, Any]) -> None:
-        """Compare the plan with that of a reader of the file."""
-        shapes = {target.name: target.shape for target in self._targets}
         shapes |= {name: (len(values),) for name, values in self._made.factors.items()}
+        self._compare(plan, config, shapes)
+        self.notes += _in_llama_cpp(self._made, shapes)
+
+    def _compare(self, plan: Plan, config: dict[str, Any], shapes: Shapes) -> None:
+        """Compare the plan with that of a reader of the file."""
         infos = {name: TensorInfo(type_named("F32"), shape, 0, 0) for name, shape in shapes.items()}
         facts = {"general.architecture": self._made.architecture, **self._made.values}
         found = config_of(GgufHeader(facts, infos, 0), lambda name: self._made.factors[name])
@@ -124,6 +126,19 @@ class Export:
             **self._made.values,
             **_tokenizer(base, rows),
         }
+
+
+def _in_llama_cpp(made: FileFacts, shapes: Shapes) -> tuple[str, ...]:
+    """What llama.cpp does with the file, where that is not what llmchat does."""
+    about = made.architecture, made.values, shapes
+    theirs = f"its `{made.architecture}` models"
+    if why := refusal(*about):
+        return (f"note: llama.cpp does not load this file, only llmchat does: {theirs} {why}",)
+    if why := deviation(*about):
+        return (
+            f"note: with this file, llama.cpp computes differently from llmchat: {theirs} {why}",
+        )
+    return ()
 
 
 def _tokenizer(base: Path, rows: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.checkpoints import save_adapter, save_tiny
-from support.gguf_cases import GGUF_CASES, ONLY_OURS
+from support.gguf_cases import DIFFERENT_THERE, GGUF_CASES, ONLY_OURS, REFUSED_THERE
 from support.tiny_families import CASES
 
 from llmchat.engines.checkpoint_files import chat_template, read_json
@@ -50,6 +50,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ALL)
 def test_a_reader_gets_the_model_back(name: str, tmp_path: Path) -> None:
     base = save_tiny(tmp_path / "base", ALL[name].config())
+    if name in GGUF_CASES:
+        assert Export(base, (), 1.0, "F32", GENERAL).notes == ()
     made = written(base)
     theirs, ours = (read_json(folder / "config.json") for folder in (base, made))
     plan = plan_of(theirs)
@@ -122,6 +124,22 @@ def test_a_gguf_file_is_written_in_another_kind(llama: Path) -> None:
 def test_windows_that_files_do_not_have_are_noted(name: str, tmp_path: Path) -> None:
     base = save_tiny(tmp_path / "base", CASES[name].config())
     assert "no sliding window" in Export(base, (), 1.0, "F16", {}).notes[0]
+
+
+@pytest.mark.parametrize("name", REFUSED_THERE)
+def test_files_that_llama_cpp_does_not_load_are_noted(name: str, tmp_path: Path) -> None:
+    case, why = REFUSED_THERE[name]
+    (note,) = Export(save_tiny(tmp_path / "base", case.config()), (), 1.0, "F16", {}).notes
+    assert note.startswith("note: llama.cpp does not load this file, only llmchat does: its `")
+    assert why in note and "\n" not in note
+
+
+@pytest.mark.parametrize("name", DIFFERENT_THERE)
+def test_files_that_llama_cpp_computes_differently_are_noted(name: str, tmp_path: Path) -> None:
+    base = save_tiny(tmp_path / "base", CASES[name].config())
+    (note,) = Export(base, (), 1.0, "F16", {}).notes
+    assert note.startswith("note: with this file, llama.cpp computes differently from llmchat: its")
+    assert DIFFERENT_THERE[name] in note
 
 
 REFUSED = {

@@ -253,9 +253,6 @@ def _moved(weight: GroupedWeight, stored: Stored) -> GroupedWeight | None:
     rows = replace(weight, table=None, order=None).map(lambda one: stored.written(one)[0])
     return replace(rows, table=weight.table, order=weight.order)
 
-    def moved(tensor: Tensor) -> Tensor:
-        return stored.written(tensor)[0]
-
 
 def _of_columns(importance: Tensor | None, stored: Stored) -> Tensor | None:
     """The importance of columns in their order in the file; None where it is not known."""
