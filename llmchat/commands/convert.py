@@ -19,7 +19,7 @@ def convert(
             metavar="FORM",
             help="gguf:KIND for other programs, such as gguf:Q4_K_M (F32, F16, BF16, Q8_0, Q5_1,"
             " Q5_0, Q4_1, Q4_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S, Q3_K_L, Q3_K_M, Q3_K_S, Q2_K,"
-            " IQ4_NL, IQ4_XS, MXFP4), or int4 for llmchat on other machines.",
+            " IQ4_NL, IQ4_XS, MXFP4_MOE), or int4 for llmchat on other machines.",
         ),
     ],
     output: Annotated[

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from llmchat.errors import IntegrityError
-from llmchat.gguf_file.types import GGML_TYPES, GgmlType, file_kind
+from llmchat.gguf_file.types import GGML_TYPES, GgmlType, file_kind, meant_types
 from llmchat.parse_guard import reading, shown
 
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
@@ -55,7 +55,12 @@ class GgufHeader(Struct, frozen=True):
     @property
     def kind(self) -> str:
         """The quantisation of the file: `Q4_K_M`."""
-        return file_kind(self.facts, self.kinds())
+        meant = {
+            kind
+            for info in self.tensors.values()
+            for kind in meant_types(info.type.name, info.shape[-1] if info.shape else 1)
+        }
+        return file_kind(self.facts, self.kinds(), meant)
 
     @property
     def parameters(self) -> int:

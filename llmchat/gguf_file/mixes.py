@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from llmchat.gguf_file.types import type_named
+from llmchat.gguf_file.types import OF_32, type_named
 
 # Whether a matrix of a role is meant: its place among those of the role, and how many there are.
 Where = Callable[[int, int], bool]
@@ -83,14 +83,9 @@ MIXES = _PLAIN | _OLD | {
     "IQ4_XS": Mix(
         "IQ4_XS", down=_IQ4_DOWN, grouped_values=_IQ4_VALUES, has_wide_attention=True
     ),
-    "MXFP4": Mix("Q8_0", head="Q8_0", experts="MXFP4"),
+    "MXFP4_MOE": Mix("Q8_0", head="Q8_0", experts="MXFP4"),
 }  # fmt: skip
 
-# What takes the place of a kind in rows that are not whole blocks of 256.
-_OF_32 = {
-    "Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0",
-    "IQ4_XS": "IQ4_NL",
-}  # fmt: skip
 _VALUES = re.compile(r"attn_(?:v|qkv|kv_b)\.weight$")
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _MANY_SHARE, _EIGHT = 4, 8
@@ -143,7 +138,7 @@ def kinds_in_mix(
 def fitting(kind: str, width: int) -> str:
     """The kind, or what takes its place in rows of so many numbers."""
     if width % type_named(kind).block:
-        kind = _OF_32.get(kind, "F16")
+        kind = OF_32.get(kind, "F16")
     return "F16" if width % type_named(kind).block else kind
 
 

@@ -1,6 +1,6 @@
 """The tensor types of ggml: how many bytes a block of values takes (ggml-common.h)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 
@@ -55,13 +55,21 @@ GGML_TYPES = {
     41: GgmlType("Q1_0", 128, 18),
 }
 _BY_NAME = {kind.name: kind for kind in GGML_TYPES.values()}
+# What takes the place of a type in rows that are not whole blocks of 256.
+OF_32 = {
+    "Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0",
+    "IQ4_XS": "IQ4_NL",
+}  # fmt: skip
+_WIDE = 256
+# Letters of a recipe that name its type: `Q4_K` of `Q4_K_M`, `IQ3_` of `IQ3_M`.
+_SIGNIFICANT = 4
 # The recipes of llama.cpp's quantize tool, by the number in `general.file_type`.
 _FILE_KINDS = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
     11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
     17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
     23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
-    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4", 39: "NVFP4",
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
 }  # fmt: skip
 
 
@@ -74,13 +82,20 @@ def file_type_of(kind: str) -> int:
     return next(number for number, name in _FILE_KINDS.items() if name == kind)
 
 
-def file_kind(facts: Mapping[str, Any], kinds: Mapping[str, int]) -> str:
+def file_kind(facts: Mapping[str, Any], kinds: Mapping[str, int], meant: Iterable[str]) -> str:
     """The quantisation of a whole file: its recipe (`Q4_K_M`), else the type of most bytes.
 
-    kinds: bytes of each tensor type in the file.
+    kinds: bytes of each tensor type in the file. meant: `meant_types` of all tensors.
     """
-    named = _FILE_KINDS.get(facts.get("general.file_type", -1))
+    number = facts.get("general.file_type")
+    named = _FILE_KINDS.get(number) if type(number) is int else None
     # A file that was quantised again can keep the recipe of its source.
-    if named and any(name.startswith(named[:3]) for name in kinds):
+    if named and any(name[:_SIGNIFICANT] == named[:_SIGNIFICANT] for name in meant):
         return named
     return max(kinds, key=lambda name: kinds[name], default="F32")
+
+
+def meant_types(kind: str, width: int) -> list[str]:
+    """The types that a recipe can have meant for rows of `width` numbers that have a type."""
+    others = [wide for wide, narrow in OF_32.items() if narrow == kind and width % _WIDE]
+    return [kind, *others]

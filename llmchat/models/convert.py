@@ -31,13 +31,16 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SMALLER = "free some space, or name a place on a larger disk with -o"
 INT4, _PREFIX = "int4", "gguf:"
 FORMS = (INT4, *(f"{_PREFIX}{kind}" for kind in MIXES))
+# What files of the mix are called on the Hub, too.
+_SHORT = {"gguf:mxfp4": "gguf:mxfp4_moe"}
 # A kind of so many bits holds every number of a quantised file.
 _WIDE = 16
 
 
 def kind_named(form: str) -> str:
     """`Q8_0` of `gguf:q8_0`, or `int4`. Raises UsageError for any other form."""
-    found = next((known for known in FORMS if known.lower() == form.lower()), None)
+    wanted = _SHORT.get(form.lower(), form.lower())
+    found = next((known for known in FORMS if known.lower() == wanted), None)
     if found is None:
         raise UsageError(f"cannot convert to `{form}`", f"--to takes {any_of(FORMS)}")
     return found.removeprefix(_PREFIX)

@@ -51,6 +51,25 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.parametrize("form", ["gguf:MXFP4", "gguf:mxfp4_moe"])
+def test_a_mix_for_experts_is_refused_without_experts(
+    form: str, run: Run, base: Path, tmp_path: Path
+) -> None:
+    code, out, told = run("convert", str(base), "--to", form)
+    assert (code, out) == (8, "") and files(tmp_path) == set()
+    assert "error: MXFP4_MOE stores experts in MXFP4 and all else in Q8_0, and this" in told
+    assert "hint: `--to gguf:Q8_0` writes the same numbers" in told
+
+
+def test_a_mix_for_experts_names_its_file(run: Run, tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "experts", CASES["mixtral"].config())
+    assert run("convert", str(model), "--to", "gguf:MXFP4")[0] == 0
+    header = read_header(tmp_path / "experts-MXFP4_MOE.gguf")
+    assert header.kind == "MXFP4_MOE"
+    kinds = {name: info.type.name for name, info in header.tensors.items()}
+    assert kinds["blk.0.ffn_up_exps.weight"] == "MXFP4" and kinds["output.weight"] == "Q8_0"
+
+
 def test_a_file_is_named_after_the_model_and_holds_its_template(
     run: Run, base: Path, tmp_path: Path
 ) -> None:

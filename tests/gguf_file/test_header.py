@@ -12,7 +12,8 @@ from gguf.constants import GGML_QUANT_SIZES
 from support import fuzz_mutations
 
 from llmchat.errors import IntegrityError
-from llmchat.gguf_file import GGML_TYPES, NeedsMore, read_header
+from llmchat.gguf_file import GGML_TYPES, GgufHeader, NeedsMore, TensorInfo, read_header
+from llmchat.gguf_file.types import type_named
 
 
 def write(path: Path) -> Path:
@@ -72,6 +73,38 @@ def test_kind_is_the_recipe_only_where_the_tensors_have_it(tiny: Path) -> None:
     # The facts name Q4_K_M, but nothing is quantised: most bytes are F16.
     header = read_header(tiny)
     assert header.kind == "F16" and 16 < header.bits < 32
+
+
+@pytest.mark.parametrize(
+    ("number", "types", "kind"),
+    [
+        # Rows of 576 numbers are no whole blocks of 256.
+        (15, [("Q5_0", 576), ("Q8_0", 576)], "Q4_K_M"),
+        (12, [("Q4_0", 576), ("Q5_0", 576), ("Q8_0", 576)], "Q3_K_M"),
+        (30, [("IQ4_NL", 96), ("Q8_0", 96)], "IQ4_XS"),
+        # In rows of whole blocks they are not what the recipe means.
+        (15, [("Q5_0", 512), ("Q8_0", 512)], "Q5_0"),
+        (15, [("Q4_0", 512), ("Q8_0", 576)], "Q4_0"),
+        (7, [("Q5_0", 576)], "Q5_0"),
+        (15, [("Q5_0", 576), ("Q4_K", 512)], "Q4_K_M"),
+        (27, [("IQ3_S", 512)], "IQ3_M"),
+        (38, [("MXFP4", 64), ("Q8_0", 64)], "MXFP4_MOE"),
+        (38, [("Q8_0", 64)], "Q8_0"),
+        (None, [("Q5_0", 576)], "Q5_0"),
+        (10**6, [("Q5_0", 576)], "Q5_0"),
+        ("Q4_K_M", [("Q5_0", 576)], "Q5_0"),
+        ([15], [("Q5_0", 576)], "Q5_0"),
+    ],
+)
+def test_a_recipe_is_known_by_what_takes_the_place_of_its_type(
+    number: Any, types: list[tuple[str, int]], kind: str
+) -> None:
+    infos = {
+        str(at): TensorInfo(type_named(name), (10 - at, width), 0, 10 - at)
+        for at, (name, width) in enumerate(types)
+    }
+    facts = {} if number is None else {"general.file_type": number}
+    assert GgufHeader(facts, infos, 0).kind == kind
 
 
 @pytest.mark.parametrize("given", [None, 2**40])

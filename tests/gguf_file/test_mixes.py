@@ -103,7 +103,7 @@ def test_eight_experts_have_wide_attention() -> None:
 
 
 def test_mxfp4_is_the_kind_of_experts_alone() -> None:
-    found = kinds_in_mix(shapes(8, names=EXPERTS), "MXFP4", Facts(8, 32, 8, "gpt-oss"))
+    found = kinds_in_mix(shapes(8, names=EXPERTS), "MXFP4_MOE", Facts(8, 32, 8, "gpt-oss"))
     assert layers_of(found, "ffn_down_exps", "MXFP4") == [*range(8)]
     assert [*found.values()].count("Q8_0") == len(found) - 8
 
@@ -125,4 +125,4 @@ def test_rows_that_are_not_whole_blocks_have_another_kind(
 def test_every_mix_has_a_number_in_the_file() -> None:
     numbers = [file_type_of(name) for name in MIXES]
     assert len(set(numbers)) == len(MIXES)
-    assert (file_type_of("Q4_K_M"), file_type_of("Q2_K"), file_type_of("MXFP4")) == (15, 10, 38)
+    assert (file_type_of("Q4_K_M"), file_type_of("Q2_K"), file_type_of("MXFP4_MOE")) == (15, 10, 38)

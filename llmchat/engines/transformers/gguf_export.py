@@ -28,6 +28,7 @@ from llmchat.gguf_file.architectures.row import Shapes
 from llmchat.gguf_file.config import config_of
 from llmchat.gguf_file.facts import FileFacts, architecture_of, facts_of
 from llmchat.gguf_file.llama_cpp import deviation, refusal
+from llmchat.gguf_file.mixes import MIXES
 from llmchat.gguf_file.types import file_type_of, type_named
 from llmchat.output.formatting import counted
 from llmchat.output.progress import NoProgress, Progress
@@ -95,6 +96,7 @@ class Export:
         whole = _completed(config)
         self._targets = gguf_writing.targets_of(plan, self._tensors, arch, whole, kind)
         shapes = {target.name: target.shape for target in self._targets}
+        _check_experts(kind, shapes)
         self._made = facts_of(whole, shapes)
         self._made.values.update(gguf_writing.numbers_of(plan, self._tensors, arch))
         shapes |= {name: (len(values),) for name, values in self._made.factors.items()}
@@ -126,6 +128,16 @@ class Export:
             **self._made.values,
             **_tokenizer(base, rows),
         }
+
+
+def _check_experts(kind: str, shapes: Shapes) -> None:
+    """Raise Mismatch for a mix of experts where the model has none."""
+    if MIXES[kind].experts and not any("_exps." in name for name in shapes):
+        raise Mismatch(
+            f"{kind} stores experts in {MIXES[kind].experts} and all else in {MIXES[kind].kind},"
+            " and this model has no experts",
+            f"`--to gguf:{MIXES[kind].kind}` writes the same numbers under their name",
+        )
 
 
 def _in_llama_cpp(made: FileFacts, shapes: Shapes) -> tuple[str, ...]:
