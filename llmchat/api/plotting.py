@@ -1,7 +1,8 @@
 """`llmchat.plot`: plots of results that were saved, for Python programs and `llmchat plot`."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,8 @@ class Plot(Struct, frozen=True):
 
     def save(self, path: str | Path) -> None:
         """Write a `.png` (requires Pillow) or a `.svg`."""
-        wanted = showing.wish(str(path), self.world, self.world.stdout)
-        if wanted.file is None:
-            raise UsageError(f"`{path}` is not the name of a file .png or .svg")
-        wanted.file.write_bytes(showing.file_bytes(self.figure, wanted.file.suffix))
+        file = showing.writable(str(path))
+        file.write_bytes(showing.file_bytes(self.figure, file.suffix))
 
     def __str__(self) -> str:
         return showing.text(self.figure, self.world, self.world.stdout)
@@ -87,8 +86,7 @@ _Saved = _Losses | _Scores | Benchmark
 
 def _figure(saved: Iterable[_Saved]) -> Figure:
     found = list(saved)
-    runs = _named({(one.name, place): one.losses for place, one in enumerate(found)
-                   if isinstance(one, _Losses)})  # fmt: skip
+    runs = _named(one for one in found if isinstance(one, _Losses))
     scores = [one for one in found if isinstance(one, _Scores)]
     figures = [loss_figure(runs)] if runs else []
     if scores:
@@ -98,12 +96,12 @@ def _figure(saved: Iterable[_Saved]) -> Figure:
     return Figure(title, tuple(chart for one in figures for chart in one.charts))
 
 
-def _named(runs: Mapping[tuple[str, int], Losses]) -> dict[str, Losses]:
-    """Runs by name; a second one of a name gets a number."""
+def _named(runs: Iterable[_Losses]) -> dict[str, Losses]:
+    """The losses of runs by name; a second run of a name gets the next free number."""
     named: dict[str, Losses] = {}
-    for (name, _), losses in runs.items():
-        others = sum(other == name or other.startswith(f"{name} (") for other in named)
-        named[f"{name} ({others + 1})" if others else name] = losses
+    for run in runs:
+        numbered = (f"{run.name} ({number})" for number in count(2))
+        named[next(name for name in chain([run.name], numbered) if name not in named)] = run.losses
     return named
 
 

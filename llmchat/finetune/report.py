@@ -1,6 +1,5 @@
 """The report of a run: one HTML page and a picture of its losses, without external resources."""
 
-import importlib.util
 from pathlib import Path
 
 import msgspec
@@ -19,7 +18,7 @@ def write_report(outcome: Outcome, folder: Path) -> None:
     """Write report.html, and loss.png; loss.svg where Pillow is not installed."""
     figure = loss_figure({outcome.name: outcome.trained.curve})
     # Model cards of the Hub show PNG.
-    ending = ".png" if importlib.util.find_spec("PIL") else ".svg"
+    ending = ".png" if showing.has_pillow() else ".svg"
     (folder / f"loss{ending}").write_bytes(showing.file_bytes(figure, ending))
     (folder / "report.html").write_text(_page(outcome, figure), "utf-8")
 

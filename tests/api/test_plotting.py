@@ -1,6 +1,7 @@
 """`llmchat plot` and `llmchat.plot` read what the other commands wrote."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +89,23 @@ def test_two_runs_of_one_name_are_numbered(runs: Path) -> None:
     assert plot.figure.title == "one, one (2)"
 
 
+def test_a_number_never_hides_a_run_of_that_name(runs: Path) -> None:
+    (runs / "one (2)").mkdir()
+    saved = {"name": "one (2)", "trained": {"curve": CURVE}}
+    (runs / "one (2)/run.json").write_text(json.dumps(saved))
+    plot = llmchat.plot(runs / "one (2)", runs / "one", runs / "one", world=make_world(runs))
+    assert plot.figure.title == "one (2), one, one (3)"
+
+
 def test_a_plot_in_a_notebook_and_in_a_file(runs: Path) -> None:
     plot = llmchat.plot(runs / "one", world=make_world(runs))
     assert "<svg" in plot._repr_html_() and "<style" not in plot._repr_html_()
     assert plot._repr_svg_().startswith("<svg")
     plot.save(runs / "plot.png")
     assert (runs / "plot.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UsageError, match=r"not `.*plot\.pdf`"):
-        plot.save(runs / "plot.pdf")
-    with pytest.raises(UsageError, match="`text` is not the name of a file"):
-        plot.save("text")
+    for name in (str(runs / "plot.pdf"), "text", "image"):
+        with pytest.raises(UsageError, match=f"^`{re.escape(name)}` is not the name of a file"):
+            plot.save(name)
 
 
 @pytest.mark.parametrize("name", ["evaluation", "results"])

@@ -42,7 +42,7 @@ def test_everything_from_outside_is_text_on_the_page(tmp_path: Path) -> None:
 def test_a_report_without_pillow_has_its_curves_and_a_loss_svg(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(report.showing, "has_pillow", lambda: False)
     report.write_report(outcome(), tmp_path)
     text = (tmp_path / "report.html").read_text("utf-8")
     assert "<polyline" in text and "<td>2</td><td>1</td><td>1.5</td>" in text

@@ -79,7 +79,8 @@ def test_a_sixel_image_decodes_to_its_pixels(size: tuple[int, int]) -> None:
 
 
 def test_a_plot_as_sixel_is_close_to_the_plot_in_colour() -> None:
-    from llmchat.output.plots.png import DARK, image
+    from llmchat.output.plots.png import image
+    from llmchat.output.plots.shapes import DARK
 
     picture = image(FIGURE, 300, 1.0, DARK)
     pixels = sixel_image(sixel(picture))

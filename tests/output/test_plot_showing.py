@@ -104,7 +104,7 @@ def test_a_wish_that_cannot_be_fulfilled_is_one_line(tmp_path: Path, word: str, 
 def test_without_pillow_png_and_images_name_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
-    monkeypatch.setattr(showing, "_has_pillow", lambda: False)
+    monkeypatch.setattr(showing, "has_pillow", lambda: False)
     world = make_world(tmp_path, tty=True, TERM="xterm")
     with pytest.raises(UsageError) as caught:
         showing.wish(word, world, world.stdout)

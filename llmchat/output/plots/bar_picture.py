@@ -63,15 +63,13 @@ def _bar(
     def across(number: float) -> float:
         return left + min(max(axis.place(number), 0.0), 1.0) * (right - left)
 
-    if bar.value is None or not usable(bar.value):
+    if not usable(bar.value):
         return []
     shapes: list[Shape] = []
     if chart.zero:
         start, end = sorted((across(0), across(bar.value)))
         shapes.append(Rectangle(start, y - 6, end - start, 12, 0))
-    low, high = (
-        across(end) if end is not None and usable(end) else None for end in (bar.low, bar.high)
-    )
+    low, high = (across(end) if usable(end) else None for end in (bar.low, bar.high))
     if low is not None and high is not None:
         shapes += [
             Polyline(((low, y), (high, y)), "text", 1.5),

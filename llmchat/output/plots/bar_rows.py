@@ -42,10 +42,9 @@ def _bar(chart: BarChart, bar: Bar, axis: Scale, cells: int, glyphs: Glyphs) -> 
     """One bar, `cells` wide."""
     if not usable(bar.value):
         return [(" " * cells, PLAIN)]
-    assert bar.value is not None
     if chart.zero and bar.low is None and bar.high is None:
         return _filled(axis.place(bar.value), axis.place(0), cells, glyphs)
-    return _with_interval(chart, bar, axis, cells, glyphs)
+    return _with_interval(chart, bar, bar.value, axis, cells, glyphs)
 
 
 def _filled(end: float, start: float, cells: int, glyphs: Glyphs) -> Row:
@@ -59,20 +58,21 @@ def _filled(end: float, start: float, cells: int, glyphs: Glyphs) -> Row:
     return [(padded(" " * round(low * cells) + text, cells)[:cells], colour(0))]
 
 
-def _with_interval(chart: BarChart, bar: Bar, axis: Scale, cells: int, glyphs: Glyphs) -> Row:
+def _with_interval(
+    chart: BarChart, bar: Bar, measured: float, axis: Scale, cells: int, glyphs: Glyphs
+) -> Row:
     """A line from 0 where the axis begins there, the interval, and the value as a mark."""
 
     def cell(number: float) -> int:
         return round(min(max(axis.place(number), 0.0), 1.0) * (cells - 1))
 
-    assert bar.value is not None
     row = [(" ", PLAIN)] * cells
-    value = cell(bar.value)
+    value = cell(measured)
     if chart.zero:
         start, end = sorted((cell(0), value))
         row[start : end + 1] = [(glyphs.bar, colour(0))] * (end - start + 1)
-    low = cell(bar.low) if bar.low is not None and usable(bar.low) else value
-    high = cell(bar.high) if bar.high is not None and usable(bar.high) else value
+    low = cell(bar.low) if usable(bar.low) else value
+    high = cell(bar.high) if usable(bar.high) else value
     for place in range(low, high + 1):
         if row[place][0] == " ":
             row[place] = (glyphs.whisker, PLAIN)

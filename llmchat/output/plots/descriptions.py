@@ -71,11 +71,10 @@ def _bar_table(chart: BarChart) -> tuple[list[str], list[list[str]]]:
         [
             bar.label,
             value_text(chart, bar),
-            *(number_text(end, chart) if usable(end) and end is not None else ""
-              for end in (bar.low, bar.high)),
+            *(number_text(end, chart) if usable(end) else "" for end in (bar.low, bar.high)),
         ]
         for bar in chart.bars
-    ]  # fmt: skip
+    ]
     if not any(row[2] or row[3] for row in rows):
         return [chart.title, "value"], [row[:2] for row in rows]
     return [chart.title, "value", "from", "to"], rows

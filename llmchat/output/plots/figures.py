@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 from msgspec import Struct
 
@@ -87,7 +88,7 @@ def tidy(label: str) -> str:
     return " ".join("".join(one if one.isprintable() else " " for one in label).split())
 
 
-def usable(number: float | None) -> bool:
+def usable(number: float | None) -> TypeGuard[float]:
     """Whether a number can be drawn."""
     return number is not None and math.isfinite(number) and abs(number) < _LARGEST
 

@@ -1,6 +1,6 @@
 """Lay charts out as pictures: the same shapes become SVG and PNG."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from msgspec.structs import replace
 
@@ -10,7 +10,7 @@ from llmchat.output.plots.figures import Curve, Figure, LineChart, finite, gap_n
 from llmchat.output.plots.measures import BASE, LINE, cut_to, text_width, wrapped
 from llmchat.output.plots.scale import Scale, of_curves, of_steps
 from llmchat.output.plots.shapes import Label, Mark, Picture, Polyline, Rectangle, Shape
-from llmchat.output.plots.thinning import runs, thin
+from llmchat.output.plots.thinning import runs, spaced, thin
 
 _GAP = 14.0
 # Distance between two marks of one curve that has many points.
@@ -96,18 +96,9 @@ def _curve(
         marked += places
     if len(marked) > (right - left) / 16:
         # Colour alone must not tell curves apart.
-        marked = list(_spaced(marked, index, left)) if several else []
+        start = left + index * _MARK_EVERY / 3 % _MARK_EVERY
+        marked = list(spaced(marked, start, _MARK_EVERY)) if several else []
     return [*shapes, *(Mark(x, y, index, index) for x, y in marked)]
-
-
-def _spaced(
-    places: Sequence[tuple[float, float]], index: int, left: float
-) -> Iterator[tuple[float, float]]:
-    due = left + index * _MARK_EVERY / 3 % _MARK_EVERY
-    for x, y in places:
-        if x >= due:
-            yield x, y
-            due = x + _MARK_EVERY
 
 
 def _below(chart: LineChart, width: float, y: float) -> tuple[list[Shape], float]:

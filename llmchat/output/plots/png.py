@@ -3,13 +3,13 @@
 import io
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from llmchat.output.plots.figures import Figure
 from llmchat.output.plots.measures import SIZE
 from llmchat.output.plots.pictures import picture
 from llmchat.output.plots.shapes import (
+    LIGHT,
     Colour,
+    Greys,
     Label,
     Mark,
     Polyline,
@@ -31,27 +31,14 @@ _MARGIN = 12.0
 _MOST = 8000
 
 
-class Theme(Struct, frozen=True):
-    """The greys of a picture."""
-
-    background: str
-    text: str
-    muted: str
-    grid: str
-
-
-LIGHT = Theme("#ffffff", "#1b1b1b", "#5f5f5f", "#dddddd")
-DARK = Theme("#16181c", "#e6e6e6", "#a8a8a8", "#3a3d42")
-
-
-def png(figure: Figure, width: float = 680.0, scale: float = 2.0, theme: Theme = LIGHT) -> bytes:
+def png(figure: Figure, width: float = 680.0, scale: float = 2.0, greys: Greys = LIGHT) -> bytes:
     """A PNG file. scale: pixels of a logical pixel."""
     found = io.BytesIO()
-    image(figure, width, scale, theme).save(found, "PNG", optimize=True)
+    image(figure, width, scale, greys).save(found, "PNG", optimize=True)
     return found.getvalue()
 
 
-def image(figure: Figure, width: float, scale: float, theme: Theme) -> "Image":
+def image(figure: Figure, width: float, scale: float, greys: Greys) -> "Image":
     """An RGB image, `width` logical pixels wide, its margin included."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -60,8 +47,8 @@ def image(figure: Figure, width: float, scale: float, theme: Theme) -> "Image":
     scale = min(scale, _MOST / max(width, height))
     size = round(width * scale), round(height * scale)
     large = scale * _OVERSAMPLING
-    canvas = Image.new("RGB", (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), theme.background)
-    pen = _Pen(ImageDraw.Draw(canvas), large, theme, ImageFont.load_default(SIZE * large))
+    canvas = Image.new("RGB", (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), greys.background)
+    pen = _Pen(ImageDraw.Draw(canvas), large, greys, ImageFont.load_default(SIZE * large))
     for shape in shown.shapes:
         pen.draw(shape)
     return canvas.resize(size, Image.Resampling.LANCZOS)
@@ -70,8 +57,8 @@ def image(figure: Figure, width: float, scale: float, theme: Theme) -> "Image":
 class _Pen:
     """Draws shapes on a large canvas."""
 
-    def __init__(self, draw: "ImageDraw", scale: float, theme: Theme, font: Any):
-        self._draw, self._scale, self._theme, self._font = draw, scale, theme, font
+    def __init__(self, draw: "ImageDraw", scale: float, greys: Greys, font: Any):
+        self._draw, self._scale, self._greys, self._font = draw, scale, greys, font
 
     def draw(self, shape: Shape) -> None:
         colour = self._colour(shape.colour)
@@ -109,4 +96,4 @@ class _Pen:
         return (x + _MARGIN) * self._scale, (y + _MARGIN) * self._scale
 
     def _colour(self, colour: Colour) -> str:
-        return colour_of(colour) if isinstance(colour, int) else getattr(self._theme, colour)
+        return colour_of(colour) if isinstance(colour, int) else getattr(self._greys, colour)

@@ -88,7 +88,7 @@ def of_bars(chart: BarChart, most: int) -> Scale:
 
 def ends_of(bar: Bar) -> list[float]:
     """The value and the ends of its interval, as far as they can be drawn."""
-    return [end for end in (bar.low, bar.value, bar.high) if end is not None and usable(end)]
+    return [end for end in (bar.low, bar.value, bar.high) if usable(end)]
 
 
 def _apart(low: float, high: float, whole: bool) -> tuple[float, float]:

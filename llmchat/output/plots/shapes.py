@@ -4,8 +4,20 @@ from typing import Literal
 
 from msgspec import Struct
 
-# Of eight curves: each has a contrast of at least 3 : 1 with white and with #16181c (WCAG 2.2,
-# 1.4.11), so that one picture suits light and dark pages.
+
+class Greys(Struct, frozen=True):
+    """The colours of a picture besides those of its curves."""
+
+    background: str
+    text: str
+    muted: str
+    grid: str
+
+
+LIGHT = Greys("#ffffff", "#1b1b1b", "#5f5f5f", "#dddddd")
+DARK = Greys("#16181c", "#e6e6e6", "#a8a8a8", "#3a3d42")
+# Of eight curves: each has a contrast of at least 3 : 1 with both backgrounds (WCAG 2.2, 1.4.11),
+# so that one picture suits light and dark pages.
 SERIES = (
     "#2f7fd1", "#d9651b", "#2e9257", "#a05bc9", "#d6457a", "#1b8f9e", "#9a7230", "#7d7d7d",
 )  # fmt: skip

@@ -47,18 +47,28 @@ def wish(word: str | None, world: World, stream: TextIO, *, quiet: bool = False)
         if word == "image":
             _require_images(world, stream)
         return Wish(word)  # type: ignore[arg-type]
-    path = Path(word).expanduser()
-    if path.suffix.lower() not in _ENDINGS:
+    if Path(word).suffix.lower() not in _ENDINGS:
         raise UsageError(
             f"--plot must be auto, text, image, none, or a file .png or .svg, not `{word}`"
         )
+    return Wish("none", writable(word))
+
+
+def writable(name: str) -> Path:
+    """The file that a figure is to be written to.
+
+    Raises UsageError for another ending, a file that cannot be written, and a PNG without Pillow.
+    """
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in _ENDINGS:
+        raise UsageError(f"`{name}` is not the name of a file .png or .svg")
     if path.suffix.lower() == ".png":
         _require_pillow("PNG files")
     try:
         path.open("ab").close()
     except OSError as error:
-        raise UsageError(f"{word} cannot be written: {error.strerror}") from error
-    return Wish("none", path)
+        raise UsageError(f"{name} cannot be written: {error.strerror}") from error
+    return path
 
 
 def show(figure: Figure, wanted: Wish, world: World, stream: TextIO) -> None:
@@ -81,7 +91,7 @@ def show_asked(figure: Figure, wanted: Wish, world: World, stream: TextIO) -> No
 
 def _print(figure: Figure, wanted: Wish, world: World, stream: TextIO) -> None:
     terminal = None
-    if wanted.kind != "text" and _has_pillow():
+    if wanted.kind != "text" and has_pillow():
         stream.flush()
         terminal = find(world, stream)
     if terminal:
@@ -133,7 +143,8 @@ def _glyphs(world: World, stream: TextIO) -> Glyphs:
 
 def _image(figure: Figure, terminal: ImageTerminal, world: World, stream: TextIO) -> str:
     from llmchat.output.plots.image_protocols import encode
-    from llmchat.output.plots.png import DARK, LIGHT, image
+    from llmchat.output.plots.png import image
+    from llmchat.output.plots.shapes import DARK, LIGHT
 
     columns, lines = size(world, stream)
     wide, high = terminal.cell
@@ -147,7 +158,8 @@ def _image(figure: Figure, terminal: ImageTerminal, world: World, stream: TextIO
     return encode(picture, terminal.protocol, -(-picture.width // wide), rows)
 
 
-def _has_pillow() -> bool:
+def has_pillow() -> bool:
+    """Whether PNG files and images can be made."""
     return importlib.util.find_spec("PIL") is not None
 
 
@@ -163,5 +175,5 @@ def _require_images(world: World, stream: TextIO) -> None:
 
 
 def _require_pillow(what: str) -> None:
-    if not _has_pillow():
+    if not has_pillow():
         raise UsageError(f"{what} require Pillow, which is not installed", _INSTALL)

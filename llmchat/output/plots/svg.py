@@ -7,6 +7,8 @@ from llmchat.output.plots.figures import Figure
 from llmchat.output.plots.measures import SIZE
 from llmchat.output.plots.pictures import picture
 from llmchat.output.plots.shapes import (
+    DARK,
+    LIGHT,
     Label,
     Mark,
     Picture,
@@ -22,8 +24,9 @@ from llmchat.output.plots.shapes import (
 _WIDE, _NARROW = 680.0, 340.0
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _ALONE = (
-    "<style>:root{color:#1b1b1b;background:#fff}"
-    "@media (prefers-color-scheme:dark){:root{color:#e6e6e6;background:#16181c}}</style>"
+    f"<style>:root{{color:{LIGHT.text};background:{LIGHT.background}}}"
+    f"@media (prefers-color-scheme:dark){{:root{{color:{DARK.text};background:{DARK.background}}}}}"
+    "</style>"
 )
 _OPACITY = {"text": 1.0, "muted": 0.7, "grid": 0.18}
 # The rules that a page with figures needs.

@@ -1,6 +1,6 @@
 """Draw charts with characters, for a terminal of any width."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 
 from llmchat.output.plots.axis_rows import axis_rows, note_rows
@@ -8,9 +8,9 @@ from llmchat.output.plots.bar_rows import bar_rows
 from llmchat.output.plots.cells import BOLD, DIM, PLAIN, Canvas, Glyphs, Row, colour, cut, width_of
 from llmchat.output.plots.figures import Curve, Figure, LineChart, finite, gap_note
 from llmchat.output.plots.scale import Scale, of_curves, of_steps
-from llmchat.output.plots.thinning import runs, thin
+from llmchat.output.plots.thinning import runs, spaced, thin
 
-# Columns between two marks of one curve that has many points.
+# Columns between two marks of one curve that has many points; each curve has other places.
 _MARK_EVERY = 16
 _FEWEST_ROWS, _MOST_ROWS = 6, 16
 NARROWEST = 24
@@ -81,21 +81,11 @@ def _draw(
         marked += dots
     # Colour alone must not tell curves apart; where points are few, each one is marked.
     if len(marked) > canvas.columns // 3:
-        marked = list(_spaced(marked, index, canvas)) if several else []
+        every = _MARK_EVERY * canvas.width // canvas.columns
+        first = (index * every // 3) % every
+        marked = list(spaced(marked, first, every)) if several else []
     for x, y in marked:
         canvas.put(x, y, mark, code)
-
-
-def _spaced(
-    dots: Sequence[tuple[int, int]], index: int, canvas: Canvas
-) -> Iterator[tuple[int, int]]:
-    """Dots about every _MARK_EVERY columns, at other places for each curve."""
-    every = _MARK_EVERY * canvas.width // canvas.columns
-    due = (index * every // 3) % every
-    for x, y in dots:
-        if x >= due:
-            yield x, y
-            due = x + every
 
 
 def _framed(canvas: Canvas, axis: Scale, margin: int, glyphs: Glyphs) -> Iterator[Row]:

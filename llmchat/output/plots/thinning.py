@@ -1,8 +1,11 @@
 """Reduce a long curve to what a screen can show, without losing a peak."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from llmchat.output.plots.figures import Point, usable
+
+Place = TypeVar("Place", bound=tuple[float, float])
 
 
 def runs(points: Sequence[Point]) -> list[list[Point]]:
@@ -25,6 +28,15 @@ def thin(run: Sequence[Point], buckets: int, low: float, high: float) -> list[Po
     if len(run) <= 4 * buckets:
         return list(run)
     return [point for part in _parts(run, buckets, low, high) for point in _m4(part)]
+
+
+def spaced(places: Iterable[Place], start: float, every: float) -> Iterator[Place]:
+    """Places of a drawn curve, about every `every` of x from `start` on: where it has marks."""
+    due = start
+    for place in places:
+        if place[0] >= due:
+            yield place
+            due = place[0] + every
 
 
 def _parts(
