@@ -1,8 +1,6 @@
-"""Whole sessions: branches, forks, deletion, export, import, and the cost of 100,000 messages."""
+"""Whole sessions: branches, forks, deletion, export and import."""
 
 import json
-import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from llmchat.engines import Finish
 from llmchat.errors import UsageError
 from llmchat.history import BranchWriter, History
 from llmchat.history.export import EXPORTS, join_exports, to_html, to_json, to_markdown, to_training
-from llmchat.history.imports import ImportedChat, ImportedMessage, read
+from llmchat.history.imports import read
 from llmchat.ui.branches import branches
 
 
@@ -320,34 +318,3 @@ def test_the_material_of_alpaca_is_kept() -> None:
 def test_what_cannot_be_read_is_told_with_its_record(text: str, error: str) -> None:
     with pytest.raises(UsageError, match=error):
         read(text, "x")
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_messages_stay_quick(tmp_path: Path) -> None:
-    """Not a benchmark: a bound ten times what is measured, to catch a walk over everything."""
-    path = tmp_path / "large.db"
-    with History(path) as history:
-        sessions = []
-        for number in range(500):
-            turns = [
-                ImportedMessage(
-                    Message(
-                        "assistant" if i % 2 else "user",
-                        f"message {i} of chat {number} about topic{i * number % 977}",
-                    )
-                )
-                for i in range(200)
-            ]
-            sessions.append(history.import_chat(ImportedChat(tuple(turns), f"chat {number}")))
-        assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (
-            100_000,
-        )
-    with History(path) as history:
-        for name, act in (
-            ("list", lambda: history.sessions(20)),
-            ("search", lambda: history.search("topic976 nowhere") or history.search("topic97")),
-            ("open", lambda: history.conversation(sessions[250] or "")),
-        ):
-            started = time.perf_counter()
-            assert act()
-            assert time.perf_counter() - started < 2, name
