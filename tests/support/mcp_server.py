@@ -2,7 +2,8 @@
 
     python -I -S mcp_server.py [BEHAVIOUR] [FILE]
 
-FILE gets the messages that come in, a line each. It needs nothing but Python, so it starts fast.
+FILE gets the messages that come in, a line each, and what ends some of the servers. It needs
+nothing but Python, so it starts fast.
 """
 
 import json
@@ -62,13 +63,16 @@ class Server:
     def run(self) -> None:
         getattr(self, f"start_{self.behaviour}", lambda: None)()
         for line in sys.stdin:
-            if self.record:
-                with open(self.record, "a", encoding="utf-8") as file:
-                    file.write(line)
+            self.note(line)
             message = json.loads(line)
             if "method" in message and "id" in message:
                 self.answer(message["method"], message["id"], message.get("params") or {})
         getattr(self, f"end_{self.behaviour}", lambda: None)()
+
+    def note(self, line: str) -> None:
+        if self.record:
+            with open(self.record, "a", encoding="utf-8") as file:
+                file.write(line)
 
     def answer(self, method: str, number: Any, params: dict[str, Any]) -> None:
         if method == "server/discover" and self.behaviour == "modern":
@@ -119,10 +123,16 @@ class Server:
             print(f"\x1b[31mline {number}", file=sys.stderr)
         sys.stderr.flush()
 
-    def start_stubborn(self) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    def start_heeding(self) -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: self.note("SIGTERM\n"))
+
+    def end_heeding(self) -> None:
+        self.note("end of stdin\n")
+
+    start_stubborn = start_heeding
 
     def end_stubborn(self) -> None:
+        self.end_heeding()
         time.sleep(300)
 
     def start_daemon(self) -> None:

@@ -1,7 +1,6 @@
 """The tool `calculator`: values, errors of one line, and properties against Python's numbers."""
 
 import math
-import time
 from fractions import Fraction
 
 import pytest
@@ -184,11 +183,9 @@ def test_comparisons(expression: str, text: str) -> None:
     ],
 )
 def test_what_cannot_be_calculated_is_one_line(expression: str, told: str) -> None:
-    begun = time.monotonic()
     finished = ask(expression)
     assert finished.error.startswith(told) and bool(told) == bool(finished.error)
     assert not finished.details and "\n" not in finished.error
-    assert time.monotonic() - begun < 5
 
 
 def test_a_number_of_many_digits_is_rounded() -> None:
@@ -260,4 +257,4 @@ WORDS = [
 def test_any_text_ends_in_a_value_or_in_one_line(expression: str) -> None:
     finished = ask(expression)
     assert bool(finished.text) != bool(finished.error) and not finished.details, finished.details
-    assert finished.seconds < 5
+    assert "stopped after" not in finished.error

@@ -3,7 +3,6 @@
 import os
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +199,10 @@ def test_a_huge_file_is_read_in_part(root: Path) -> None:
     with (root / "huge.txt").open("wb") as file:
         file.write(b"first line\n" + b"y" * 100_000 + b"\nthird\n")
         file.truncate(3_000_000_000)
-    begun = time.monotonic()
     text = read(root, "huge.txt", lines=3).text
     assert "first line" in text and "more in this line]" in text and "\nthird\n" in text
-    assert len(text) < MOST_LINE + 300 and "of many" in text and time.monotonic() - begun < 20
+    # It was not read to its end.
+    assert len(text) < MOST_LINE + 300 and "of many" in text
 
 
 def test_long_answers_are_paged(root: Path) -> None:
@@ -262,9 +261,10 @@ def test_many_matches_are_cut(root: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*$", r"(\w+\s?)*$", "(x+x+)+y"])
-def test_a_catastrophic_pattern_is_searched_in_linear_time(root: Path, pattern: str) -> None:
+def test_a_catastrophic_pattern_is_searched_to_the_end(root: Path, pattern: str) -> None:
     (root / "a.txt").write_text(("a" * 900 + "!\n") * 50)
-    assert ask(root, "files_search", text=pattern, regex=True).seconds < 10
+    found = ask(root, "files_search", text=pattern, regex=True)
+    assert not found.error and "[stopped" not in found.text
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{100000000}", r"(a)\1", "\ud800", "(" * 50_000])
@@ -274,22 +274,21 @@ def test_a_pattern_that_cannot_be_searched_is_one_line(root: Path, pattern: str)
 
 
 @pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
-def test_many_entries_are_listed_and_searched_in_bounded_time(root: Path, count: int) -> None:
+def test_many_entries_are_listed_in_part_and_searched(root: Path, count: int) -> None:
     (root / "many").mkdir()
     for number in range(count):
         os.mknod(root / "many" / f"f{number:06}")
     listed = ask(root, "files_list", path="many")
     assert listed.text.startswith("f000000 0 bytes\n") and len(listed.text) < 5000
     end = f"[{count - 200:,} more entries; use `pattern` to find files by name]"
-    assert listed.text.endswith(end) and listed.seconds < 20
+    assert listed.text.endswith(end)
     assert ask(root, "files_list", pattern="f00099*").text.count("\n") == 9
     searched = ask(root, "files_search", text="needle")
-    assert searched.text.startswith(("no line contains", "[stopped")) and searched.seconds < 20
+    assert searched.text.startswith(("no line contains", "[stopped"))
     stop = threading.Event()
     stop.set()
     (search,) = [t for t in tools(ToolSettings(world=None, root=root)) if t.name == "files_search"]  # type: ignore[arg-type]
-    begun = time.monotonic()
-    assert "[stopped" in search.run({"text": "x"}, stop).text and time.monotonic() - begun < 1
+    assert "[stopped" in search.run({"text": "x"}, stop).text
 
 
 def test_no_descriptor_is_left_open(root: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 from threading import Event
 
@@ -28,6 +27,8 @@ from llmchat.tools.mcp.definitions import (
 )
 from llmchat.tools.running import run
 
+# A call ends only if something ends it.
+PATIENT_CALLS = Limits(wait=20.0, start=20.0, call=300.0)
 HASTY = Limits(wait=0.5, start=1.0, call=0.3)
 
 
@@ -129,9 +130,8 @@ def test_a_server_that_hangs_is_told_of_and_then_given_up(tmp_path: Path) -> Non
         assert note(servers) == (
             "MCP server `it` has not started within 0.5 s; its tools follow when it has"
         )
-        begun = time.monotonic()
-        servers.wait()
-        assert time.monotonic() - begun < HASTY.wait and servers.take_notes() == []
+        servers.wait(seen.append)
+        assert seen == [("it",)] and servers.take_notes() == []
         with pytest.raises(ToolError, match="still starting"):
             call(servers, "echo")
         assert until(lambda: not servers.starting) and not marked(value)
@@ -200,11 +200,10 @@ def test_wrong_tools_are_left_out_and_the_others_stay(tmp_path: Path) -> None:
             "MCP server `it` has 8 tools that cannot be used; "
             "`typo`: the JSON Schema cannot be used: Invalid type: strin"
         )
-        # The catastrophic patterns of its schemas are matched neither by us nor by the SDK.
-        begun = time.monotonic()
+        # The catastrophic patterns of its schemas, which would never end, are matched neither by
+        # us nor by the SDK.
         assert run(tools["echo"], {"a": "a" * 40 + "!"}, timeout_s=20).error.startswith("invalid")
         assert call(servers, "echo", text="hello") == "hello"
-        assert time.monotonic() - begun < 5
 
 
 def test_names_fit_for_a_model_and_each_is_used_once(tmp_path: Path) -> None:
@@ -289,15 +288,13 @@ def test_a_server_of_the_2026_protocol_that_asks_gets_nothing(tmp_path: Path) ->
         assert others_go_on(servers)
 
 
-def test_stop_cancels_a_call_within_a_second(tmp_path: Path) -> None:
+def test_stop_cancels_a_call_before_its_time_limit(tmp_path: Path) -> None:
     record, stop = tmp_path / "record", Event()
-    with connected(tmp_path, it=entry(record=record)) as servers:
+    with connected(tmp_path, PATIENT_CALLS, it=entry(record=record)) as servers:
         threading.Timer(0.2, stop.set).start()
         with pytest.raises(ToolError, match="stopped"):
             servers.call("it", "hang", {}, stop)
-        stopped = time.monotonic()
         assert until(lambda: "notifications/cancelled" in record.read_text("utf-8"))
-        assert time.monotonic() - stopped < 1
         assert call(servers, "echo", text="hello") == "hello"
 
 
@@ -341,11 +338,13 @@ def test_changed_tools_are_seen_and_told(tmp_path: Path) -> None:
         )
 
 
-def test_servers_start_at_once_and_not_one_after_another(tmp_path: Path) -> None:
-    begun = time.monotonic()
-    with connect({"it": entry("hangs")}, make_world(tmp_path), HASTY) as servers:
-        assert time.monotonic() - begun < HASTY.wait
-        assert servers.starting == ("it",)
+def test_connecting_waits_for_no_server(tmp_path: Path) -> None:
+    value = mark()
+    hung = {name: entry("hangs", MARK=value) for name in ("a", "b")}
+    with connect(hung, make_world(tmp_path), Limits(wait=60.0, start=10.0)) as servers:
+        # After the time for a start, none would be starting any more.
+        assert servers.starting == ("a", "b")
+        assert until(lambda: len(marked(value)) == 4), "two keepers and two servers, side by side"
 
 
 def test_disabled_servers_do_not_start(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Servers at an address: what they return, and all they can do wrong."""
 
 import threading
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -156,24 +155,22 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
         leave.set()
 
 
-def test_stop_cancels_a_call_within_a_second(tmp_path: Path) -> None:
+def test_stop_cancels_a_call_before_its_time_limit(tmp_path: Path) -> None:
     leave, stop = Event(), Event()
 
     def hang(body: dict[str, Any]) -> Told:
-        leave.wait(20)
+        leave.wait(60)
         return said(body)
 
     with (
         serving(answering(hang)) as (url, asked),
-        connected(tmp_path, it=Server(url=url)) as servers,
+        connected(tmp_path, Limits(call=300.0), it=Server(url=url)) as servers,
     ):
         threading.Timer(0.2, stop.set).start()
         with pytest.raises(ToolError, match="stopped"):
             servers.call("it", "do", {}, stop)
-        stopped = time.monotonic()
         told = lambda: [one.body.get("method") for one in asked]  # noqa: E731
         assert until(lambda: "notifications/cancelled" in told())
-        assert time.monotonic() - stopped < 1
         leave.set()
 
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from threading import Event
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat.tools import Output, Source, ToolError
-from llmchat.tools.running import GRACE_S, MOST_KEPT, clean, run
+from llmchat.tools.running import MOST_KEPT, clean, run
 
 SCHEMA = {
     "type": "object",
@@ -106,11 +105,10 @@ def test_a_schema_that_cannot_be_used_is_one_line(schema: Any) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["^(a+)+$", r"^(a+)+\1$", "^(?=a)(a|a)*$"])
-def test_a_catastrophic_pattern_takes_no_time(pattern: str) -> None:
+def test_a_catastrophic_pattern_comes_to_an_end(pattern: str) -> None:
+    """By backtracking, 2^200 steps."""
     tool = Doing(None, {"properties": {"a": {"pattern": pattern}}})
-    begun = time.monotonic()
     assert "does not match" in error_of(tool, {"a": "a" * 200 + "b"})
-    assert time.monotonic() - begun < 5
 
 
 def test_a_schema_with_a_cycle_or_with_100_000_properties_works() -> None:
@@ -178,17 +176,20 @@ def test_another_thread_can_stop_a_tool() -> None:
     stop = Event()
     threading.Timer(0.1, stop.set).start()
     finished = run(Doing(waits_for_stop), {}, timeout_s=30, stop=stop)
-    assert finished.error == "doing was interrupted" and finished.seconds < 10
+    assert finished.error == "doing was interrupted"
 
 
 def test_a_tool_that_hangs_is_abandoned() -> None:
-    release = Event()
-    begun = time.monotonic()
-    tool = Doing(lambda arguments, stop: release.wait(60))
-    told = error_of(tool, timeout_s=0.1)
-    release.set()
+    release, ended = Event(), Event()
+
+    def hangs(arguments: Any, stop: Event) -> None:
+        release.wait(60)
+        ended.set()
+
+    told = error_of(Doing(hangs), timeout_s=0.1)
     assert told == "doing was stopped after 0.1 s, but still runs in the background"
-    assert time.monotonic() - begun < GRACE_S + 5
+    assert not ended.is_set()
+    release.set()
 
 
 def test_ctrl_c_stops_the_tool_and_is_raised_again() -> None:

