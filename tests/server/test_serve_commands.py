@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +90,30 @@ def test_a_one_shot_has_the_same_output_with_and_without_a_server(
         ).returncode
         == 0
     )
+
+
+def test_a_one_shot_with_a_server_loads_nothing_that_runs_models(
+    served: str, tiny: Path, env: dict[str, str]
+) -> None:
+    """So that its first token comes at once; `benchmarks/serve.py` measures it."""
+    arguments = [*ASK, "-m", str(tiny), "the quick"]
+    code = (
+        "import sys\nfrom llmchat.cli import main\n"
+        f"code = main({arguments!r})\n"
+        "heavy = ('torch', 'transformers', 'tokenizers', 'huggingface_hub', 'prompt_toolkit')\n"
+        "print([name for name in heavy if name in sys.modules], file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=120,
+    )
+    assert done.returncode == 0 and json.loads(done.stdout)["served"] is True
+    assert done.stderr.strip() == "[]"
 
 
 def test_another_model_is_loaded_by_the_server(run: Run, served: str, tiny: Path) -> None:
@@ -213,39 +236,3 @@ def test_a_signal_finishes_running_answers(tmp_path: Path, tiny: Path, port: int
         rest = stream.read()
     assert first.startswith(b"data: ") and rest.rstrip().endswith(b"data: [DONE]")
     assert server.wait(30) == 0 and not list(tmp_path.rglob("serve.sock"))
-
-
-@pytest.mark.slow
-def test_the_first_token_of_a_warm_one_shot_comes_at_once(
-    smol_home: Path, tmp_path: Path, port: int
-) -> None:
-    """Generous, for busy machines; `benchmarks/serve.py` measures it."""
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "llmchat").symlink_to(smol_home / "cache")
-    env = {
-        "HOME": str(tmp_path),
-        "PATH": os.environ["PATH"],
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }
-    assert (
-        subprocess.run(
-            [*LLMCHAT, "serve", "--background", "--port", "0"], env=env, timeout=120
-        ).returncode
-        == 0
-    )
-    try:
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            asked = subprocess.Popen(
-                [*LLMCHAT, "chat", "-n", "What is the capital of France?"],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-            )
-            assert asked.stdout is not None and asked.stdout.read(1)
-            times.append(time.perf_counter() - started)
-            assert asked.stdout.read().endswith(b"\n") and asked.wait() == 0
-    finally:
-        subprocess.run([*LLMCHAT, "serve", "--stop"], env=env, timeout=60)
-    assert min(times[1:]) < 1.5, times
