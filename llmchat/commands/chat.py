@@ -7,6 +7,7 @@ import typer
 
 from llmchat.commands import options
 from llmchat.commands.chat_flags import ChatFlags
+from llmchat.commands.signatures import with_flags_of
 from llmchat.errors import UsageError
 from llmchat.process.signals import orderly_end
 from llmchat.settings import Settings, World, resolve
@@ -21,7 +22,7 @@ from llmchat.settings import Settings, World, resolve
     "searxng_url", "allow_private", "docs", "gitignore", "context", "policy", "turns", "recall",
     "max_tokens", "offline", "tool", "mcp", "allow", "max_rounds", "root", before="json",
 )  # fmt: skip
-@options.with_flags_of(ChatFlags)
+@with_flags_of(ChatFlags)
 def chat(ctx: typer.Context, **_: Any) -> None:
     """Chat with a model: a REPL on a terminal, one answer for a PROMPT or piped text."""
     from llmchat.commands import chat_run, chat_start, one_shot

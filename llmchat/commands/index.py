@@ -95,7 +95,7 @@ def update(
 def list_indexes(
     ctx: typer.Context,
     json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+    quiet: options.NamesOnly = False,
 ) -> None:
     """List the indexes."""
     from llmchat.commands import index_work
@@ -166,7 +166,7 @@ def rm(
         list[str] | None,
         typer.Argument(metavar="[SOURCE]...", help="Documents or folders; all by default."),
     ] = None,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    yes: options.Yes = False,
 ) -> None:
     """Remove documents from an index, or the whole index. The files themselves stay."""
     from llmchat.memory.index import Index

@@ -61,7 +61,7 @@ def rm(
         list[int] | None, typer.Argument(metavar="[N]...", help="Numbers of facts.", min=1)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget everything.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    yes: options.Yes = False,
 ) -> None:
     """Forget facts; their text is overwritten on the disk."""
     world: World = ctx.obj

@@ -187,7 +187,7 @@ def list_models(
         ),
     ] = False,
     json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+    quiet: options.NamesOnly = False,
 ) -> None:
     """List the models on this machine: presets, repos, and your own files."""
     if elsewhere:
@@ -259,7 +259,7 @@ def remove_model(
             autocompletion=options.complete_model,
         ),
     ],
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    yes: options.Yes = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be freed; remove nothing.")
     ] = False,

@@ -5,10 +5,9 @@ None means not given: then a variable, the config file or the preset decides.
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
-from msgspec import Struct
 
 from llmchat.commands.signatures import Command, with_flags
 from llmchat.settings import Options, World, types
@@ -77,17 +76,6 @@ def with_options(*names: str, before: str = "") -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         return with_flags(command, {name: _SHARED[name] for name in names}, before)
-
-    return decorate
-
-
-def with_flags_of(flags: type[Struct]) -> Callable[[Command], Command]:
-    """Add the fields of a struct to a command, each as the flag of its annotation."""
-
-    def decorate(command: Command) -> Command:
-        kinds = get_type_hints(flags, include_extras=True)
-        defaults = dict(zip(flags.__struct_fields__, flags.__struct_defaults__, strict=True))
-        return with_flags(command, {name: kinds[name] for name in defaults}, defaults=defaults)
 
     return decorate
 
@@ -300,6 +288,8 @@ Verbose = Annotated[
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="No notes on stderr.", rich_help_panel=OUTPUT)
 ]
+NamesOnly = Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 PlotTo = Annotated[
     str | None,
     typer.Option(

@@ -20,7 +20,7 @@ def plugins(
         bool, typer.Option("--check", help="Import each plugin; exit with code 1 if one is broken.")
     ] = False,
     json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+    quiet: options.NamesOnly = False,
 ) -> None:
     """List what installed plugins add. LLMCHAT_NO_PLUGINS=1 switches them off."""
     from llmchat.ui import tables

@@ -48,7 +48,7 @@ def presets(
         bool, typer.Option("--formats", help="List the prompt formats instead.")
     ] = False,
     json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+    quiet: options.NamesOnly = False,
 ) -> None:
     """List the presets: size, licence, and whether they fit this machine."""
     from llmchat import presets as room

@@ -28,7 +28,7 @@ _Name = Annotated[
 def list_roles(
     ctx: typer.Context,
     json: options.Json = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Names only.")] = False,
+    quiet: options.NamesOnly = False,
 ) -> None:
     """List the built-in roles and your own."""
     from llmchat import roles

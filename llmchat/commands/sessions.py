@@ -25,7 +25,7 @@ _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 _Id = Annotated[
     str, typer.Argument(metavar="SESSION", help="An id, its first letters, or the title.")
 ]
-_Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+_Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
 _Limit = Annotated[int, typer.Option("-l", "--limit", help="Number of rows.")]
 
 
@@ -170,7 +170,7 @@ def tag(
 def delete(
     ctx: typer.Context,
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids or titles.")],
-    yes: _Yes = False,
+    yes: options.Yes = False,
 ) -> None:
     """Delete sessions, and the messages that no other session shares."""
     from llmchat.models.sessions import saved_history
@@ -193,7 +193,7 @@ def purge(
     older_than: Annotated[
         str, typer.Option("--older-than", help="Time since the last use: 30d, 12h, 4w.")
     ],
-    yes: _Yes = False,
+    yes: options.Yes = False,
 ) -> None:
     """Delete every session that was not used for some time."""
     from llmchat.models.sessions import saved_history
@@ -219,7 +219,7 @@ def purge(
 def backup(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(help="File of the copy.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: _Force = False,
 ) -> None:
     """Copy the whole history to one file, safely while chats are running."""
     from llmchat.models.sessions import saved_history
@@ -252,7 +252,7 @@ def export_sessions(
         ),
     ] = "md",
     output: Annotated[str, typer.Option("--output", "-o", help="A file instead of stdout.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: _Force = False,
 ) -> None:
     """Export sessions as Markdown, JSON (OpenAI messages), HTML, or training JSONL."""
     from llmchat.history.export import exporter, join_exports

@@ -2,7 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
+
+from msgspec import Struct
 
 Command = Callable[..., None]
 
@@ -29,3 +31,14 @@ def with_flags(
     keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in ordered]
     command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return command
+
+
+def with_flags_of(flags: type[Struct]) -> Callable[[Command], Command]:
+    """Add the fields of a struct to a command, each as the flag of its annotation."""
+
+    def decorate(command: Command) -> Command:
+        kinds = get_type_hints(flags, include_extras=True)
+        defaults = dict(zip(flags.__struct_fields__, flags.__struct_defaults__, strict=True))
+        return with_flags(command, {name: kinds[name] for name in defaults}, defaults=defaults)
+
+    return decorate
