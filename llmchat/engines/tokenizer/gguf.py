@@ -1,22 +1,22 @@
 """The tokenizer in the header of a GGUF file, for the tokenizers library.
 
-The header holds the vocabulary, the merges and the kind of each token, and names how a text is cut
-into words (`tokenizer.ggml.pre`). The patterns are those of the models' own tokenizer.json files;
-llama.cpp lists their names in llama-vocab.cpp.
+The header holds the vocabulary, the merges and the kind of each token (llama.cpp's enum
+llama_token_type, which is that of sentencepiece), and names how a text is cut into words
+(`tokenizer.ggml.pre`). The patterns are those of the models' own tokenizer.json files; llama.cpp
+lists their names in llama-vocab.cpp.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmchat.engines.tokenizer import gguf_pieces
+from llmchat.engines.tokenizer import gguf_pieces, sentencepiece
+from llmchat.engines.tokenizer.sentencepiece import CONTROL, NORMAL
 from llmchat.errors import IntegrityError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# llama.cpp's enum llama_token_type, which is that of sentencepiece.
-_NORMAL, _UNKNOWN, _CONTROL, _WRITTEN = 1, 2, 3, 4
 # Marks of turns that some files call words; llmchat's prompts need them as one token.
 _MARK = re.compile(r"<\|[^|<>\s]{1,40}\|>|<(?:start|end)_of_turn>|<｜[^｜]{1,40}｜>")
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -98,7 +98,7 @@ def tokenizer_of(facts: Mapping[str, Any]) -> "Tokenizer | None":
     if len(set(tokens)) != len(tokens) and kind == "gpt2":
         raise IntegrityError("the vocabulary of the GGUF file has a token twice")
     kinds = [
-        _CONTROL if one == _NORMAL and token[:1] == "<" and _MARK.fullmatch(token) else one
+        CONTROL if one == NORMAL and token[:1] == "<" and _MARK.fullmatch(token) else one
         for token, one in zip(tokens, kinds, strict=True)
     ]
     make = _KINDS.get(str(kind))
@@ -109,26 +109,20 @@ def tokenizer_of(facts: Mapping[str, Any]) -> "Tokenizer | None":
 
 
 def _of_merges(facts: Mapping[str, Any], tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     words, merges = facts.get("tokenizer.ggml.pre"), facts.get("tokenizer.ggml.merges")
     steps = _cutters(str(words))
     if steps is None or not isinstance(merges, list):
         return None
-    pairs = [_pair(merge) for merge in merges]
+    pairs = gguf_pieces.pairs_of(merges)
     vocabulary = {token: number for number, token in enumerate(tokens)}
     made = Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=words in _WHOLE_WORDS))
     made.pre_tokenizer = steps
     made.decoder = decoders.ByteLevel()
     if words in _COMPOSED:
         made.normalizer = normalizers.NFC()
-    for special, wanted in ((True, (_UNKNOWN, _CONTROL)), (False, (_WRITTEN,))):
-        added = [
-            AddedToken(token, normalized=False, special=special)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind in wanted
-        ]
-        (made.add_special_tokens if special else made.add_tokens)(added)
+    sentencepiece.add_whole(made, zip(tokens, kinds, strict=True))
     return made
 
 
@@ -159,11 +153,6 @@ def keeps_words(name: str) -> bool:
 def composes(name: str) -> bool:
     """Whether letters and their marks become one character first (NFC)."""
     return name in _COMPOSED
-
-
-def _pair(merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
-    return left, right
 
 
 def _cutters(name: str) -> Any:

@@ -2,11 +2,11 @@
 pairs with scores (Llama, Gemma) or with merges (Gemma 4), and unigrams (T5).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmchat.engines.tokenizer import sentencepiece
-from llmchat.engines.tokenizer.sentencepiece import BYTE, CONTROL, SPACE, UNKNOWN, WRITTEN
+from llmchat.engines.tokenizer.sentencepiece import BYTE, SPACE, UNKNOWN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -51,7 +51,7 @@ def _scores(facts: Facts, tokens: Sequence[str]) -> list[float] | None:
 
 def of_merges(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
     """Byte pairs with merges, and bytes for what no piece spells."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     merges = facts.get("tokenizer.ggml.merges")
     if not isinstance(merges, list):
@@ -60,7 +60,7 @@ def of_merges(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer |
     made = Tokenizer(
         models.BPE(
             {token: number for number, token in enumerate(tokens)},
-            [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)],
+            pairs_of(merges),
             unk_token=unknown,
             fuse_unk=True,
             byte_fallback=True,
@@ -70,11 +70,10 @@ def of_merges(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer |
     made.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    for special, wanted in ((True, (UNKNOWN, CONTROL)), (False, (WRITTEN,))):
-        added = [
-            AddedToken(token, normalized=False, special=special)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind in wanted
-        ]
-        (made.add_special_tokens if special else made.add_tokens)(added)
+    sentencepiece.add_whole(made, zip(tokens, kinds, strict=True))
     return made
+
+
+def pairs_of(merges: Iterable[str]) -> list[tuple[str, str]]:
+    """Merges as a file has them, each two tokens with a space between them."""
+    return [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]

@@ -7,7 +7,7 @@ of google/sentencepiece `sentencepiece_model.proto`; merges and normalisation fo
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -73,12 +73,7 @@ def make_tokenizer(model: Model, added: dict[str, int], special: frozenset[str])
     from tokenizers import AddedToken
 
     tokenizer = _bpe(model) if model.is_bpe else _unigram(model)
-
-    def pieces_of(*kinds: int) -> list[AddedToken]:
-        return [AddedToken(one.text, normalized=False) for one in model.pieces if one.kind in kinds]
-
-    tokenizer.add_special_tokens(pieces_of(UNKNOWN, CONTROL))
-    tokenizer.add_tokens(pieces_of(WRITTEN))
+    add_whole(tokenizer, ((piece.text, piece.kind) for piece in model.pieces))
     for text, number in sorted(added.items(), key=lambda item: item[1]):
         tokenizer.add_tokens([AddedToken(text, normalized=False, special=text in special)])
         if tokenizer.token_to_id(text) != number:
@@ -87,6 +82,22 @@ def make_tokenizer(model: Model, added: dict[str, int], special: frozenset[str])
                 f" {len(model.pieces)} pieces and the added tokens before it"
             )
     return tokenizer
+
+
+def add_whole(tokenizer: "Tokenizer", tokens: Iterable[tuple[str, int]]) -> None:
+    """Let a tokenizer find those tokens in a text, before it cuts the text, that are special or
+    user-defined. tokens: all of its own, with their kinds.
+    """
+    from tokenizers import AddedToken
+
+    special, written = list[AddedToken](), list[AddedToken]()
+    for text, kind in tokens:
+        if kind in (UNKNOWN, CONTROL):
+            special.append(AddedToken(text, normalized=False))
+        elif kind == WRITTEN:
+            written.append(AddedToken(text, normalized=False))
+    tokenizer.add_special_tokens(special)
+    tokenizer.add_tokens(written)
 
 
 def merges(pieces: tuple[Piece, ...]) -> list[tuple[str, str]]:
