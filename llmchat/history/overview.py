@@ -18,14 +18,8 @@ SELECT id, title, model, turns, updated, coalesce((
 ), '') AS question
 FROM sessions WHERE tip IS NOT NULL ORDER BY updated DESC, rowid DESC LIMIT ?
 """
-# UNION keeps each id once, so that a loop of parents in a damaged file ends.
 _LAST_ANSWER = f"""
-WITH RECURSIVE path(id) AS (
-    SELECT tip FROM sessions WHERE id = ?
-    UNION
-    SELECT messages.parent FROM messages JOIN path ON messages.id = path.id
-    WHERE messages.parent IS NOT NULL
-)
+{rows.PATH}
 SELECT substr(text, 1, {_ANSWER}) AS answer FROM path JOIN messages ON messages.id = path.id
 WHERE role = 'assistant' AND text <> '' LIMIT 1
 """
@@ -49,7 +43,8 @@ def overviews(database: Database, limit: int | None) -> list[Overview]:
 
 def last_answer(database: Database, session: str) -> str:
     """The beginning of a session's last answer; empty if it has none."""
-    found = database.rows(_LAST_ANSWER, (session,))
+    tips = database.rows("SELECT tip FROM sessions WHERE id = ?", (session,))
+    found = database.rows(_LAST_ANSWER, (tips[0]["tip"],)) if tips else []
     return str(found[0]["answer"]) if found else ""
 
 

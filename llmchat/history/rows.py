@@ -12,16 +12,17 @@ from llmchat.history.types import Record, Session
 
 _TITLE_LENGTH = 60
 
-# UNION keeps each id once, so that a loop of parents in a damaged file ends.
-_PATH = """
+# The ids from the one that the first parameter is to the first message of its branch. UNION keeps
+# each id once, so that a loop of parents in a damaged file ends.
+PATH = """
 WITH RECURSIVE path(id) AS (
-    SELECT ?
+    SELECT ?1
     UNION
     SELECT messages.parent FROM messages JOIN path ON messages.id = path.id
     WHERE messages.parent IS NOT NULL
 )
-SELECT messages.* FROM path JOIN messages ON messages.id = path.id
 """
+_PATH_ROWS = f"{PATH} SELECT messages.* FROM path JOIN messages ON messages.id = path.id"
 # Every descendant of the session's first message: its branches, and those of its forks.
 _TREE = """
 WITH RECURSIVE tree(id) AS (
@@ -35,7 +36,7 @@ SELECT messages.* FROM tree JOIN messages ON messages.id = tree.id ORDER BY mess
 
 def path_to(database: Database, tip: int | None) -> list[sqlite3.Row]:
     """The messages from the first one to `tip`. Where parents form a loop, each message once."""
-    known = {row["id"]: row for row in database.rows(_PATH, (tip,))}
+    known = {row["id"]: row for row in database.rows(_PATH_ROWS, (tip,))}
     backwards: list[sqlite3.Row] = []
     while tip in known:
         backwards.append(known.pop(tip))
