@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised.gguf_forms import special_places
 from llmchat.engines.transformers.quantised.gguf_places import (
     KERNEL,
@@ -17,7 +18,7 @@ from llmchat.engines.transformers.quantised.gguf_places import (
     Stored,
     shaped,
 )
-from llmchat.engines.transformers.quantised.gguf_rows import HeadRows
+from llmchat.engines.transformers.quantised.gguf_rows import HeadRows, head_rows
 from llmchat.errors import Mismatch
 from llmchat.gguf_file.architectures import ARCHITECTURES
 
@@ -34,8 +35,32 @@ _GATE_OR_UP = re.compile(r"(blk\.\d+\.)ffn_(gate|up)_exps\.weight")
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
-def name_table(arch: str, layers: int) -> Any:
-    """gguf-py's table of an architecture. Raises Mismatch for one that it does not know."""
+class Places:
+    """Where files of an architecture have the tensors of a plan.
+
+    config: that of the plan. Raises Mismatch for an architecture that gguf-py does not know.
+    """
+
+    def __init__(self, plan: Plan, arch: str, config: Mapping[str, Any]):
+        self._arch, self._config = arch, config
+        self._table = _name_table(arch, len(plan.all_layers))
+        self._rows = head_rows(plan, is_rotated=ARCHITECTURES[arch].is_rotated)
+
+    def of(self, name: str) -> list[Stored]:
+        """The places in which a tensor can be, the usual one first; none for one that these files
+        do not have.
+        """
+        if found := special_places(name, self._arch, self._config):
+            return found
+        theirs = _stored_name(name, self._table)
+        if not theirs:
+            return _joined(name, self._rows)
+        usual = _usual(name, theirs, self._arch, self._config, self._rows)
+        return [usual, *_in_joined_experts(usual, self._config), *_joined(name, self._rows)]
+
+
+def _name_table(arch: str, layers: int) -> Any:
+    """gguf-py's table of an architecture."""
     import gguf
 
     numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
@@ -44,7 +69,7 @@ def name_table(arch: str, layers: int) -> Any:
     return gguf.get_tensor_name_map(numbers[arch], layers)
 
 
-def stored_name(name: str, table: Any) -> str:
+def _stored_name(name: str, table: Any) -> str:
     """llama.cpp's name of a tensor; "" where it has none."""
     module, _, suffix = name.rpartition(".")
     forms = module, _EXPERT.sub(".experts.", module), module.removeprefix("transformer.")
@@ -56,21 +81,6 @@ def stored_name(name: str, table: Any) -> str:
         if layer and pattern.search(name):
             return f"blk.{layer[1]}.{theirs}"
     return ""
-
-
-def places_of(
-    name: str, arch: str, table: Any, config: Mapping[str, Any], rows: HeadRows
-) -> list[Stored]:
-    """The places in which a tensor of a plan can be, the usual one first; none for one that files
-    of the architecture do not have. table: of `name_table`. rows: of the plan.
-    """
-    if found := special_places(name, arch, config):
-        return found
-    theirs = stored_name(name, table)
-    if not theirs:
-        return _joined(name, rows)
-    usual = _usual(name, theirs, arch, config, rows)
-    return [usual, *_in_joined_experts(usual, config), *_joined(name, rows)]
 
 
 def _in_joined_experts(stored: Stored, config: Mapping[str, Any]) -> list[Stored]:

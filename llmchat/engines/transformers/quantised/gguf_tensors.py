@@ -20,9 +20,8 @@ from llmchat.engines.transformers.families import plan_of
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.mapped_safetensors import map_file
 from llmchat.engines.transformers.quantised import gguf_types
-from llmchat.engines.transformers.quantised.gguf_names import layer_of, name_table, places_of
+from llmchat.engines.transformers.quantised.gguf_names import Places, layer_of
 from llmchat.engines.transformers.quantised.gguf_places import Columns, Piece, Rows, Stored
-from llmchat.engines.transformers.quantised.gguf_rows import head_rows
 from llmchat.engines.transformers.quantised.packing import pack_by_parts
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 from llmchat.engines.transformers.tensors import FloatTensors
@@ -171,11 +170,10 @@ def _stored(
             f"GGUF files of the architecture `{arch}` do not run in this engine",
             "`--engine gguf` runs them in llama.cpp",
         )
-    table = name_table(arch, len(plan.all_layers))
-    rows = head_rows(plan, is_rotated=ARCHITECTURES[arch].is_rotated)
+    places = Places(plan, arch, config)
     found: dict[str, Stored] = {}
     for name in tensor_names(plan):
-        for stored in places_of(name, arch, table, config, rows):
+        for stored in places.of(name):
             if all(piece.name in infos for piece in stored.pieces):
                 found[name] = stored
                 break

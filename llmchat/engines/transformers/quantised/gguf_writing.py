@@ -18,9 +18,8 @@ from torch import Tensor
 from llmchat.engines.transformers.families.names import tensor_names
 from llmchat.engines.transformers.families.plan import Plan
 from llmchat.engines.transformers.quantised import gguf_kinds
-from llmchat.engines.transformers.quantised.gguf_names import name_table, places_of
+from llmchat.engines.transformers.quantised.gguf_names import Places
 from llmchat.engines.transformers.quantised.gguf_places import Columns, Rows, Stored
-from llmchat.engines.transformers.quantised.gguf_rows import head_rows
 from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.engines.transformers.tensors import Tensors
 from llmchat.errors import Mismatch
@@ -53,25 +52,23 @@ def targets_of(
 
     Raises Mismatch for a tensor that files of the architecture cannot hold.
     """
-    layers = len(plan.all_layers)
-    table = name_table(arch, layers)
-    rows = head_rows(plan, is_rotated=ARCHITECTURES[arch].is_rotated)
+    places = Places(plan, arch, config)
     numbers = tuple(ARCHITECTURES[arch].numbers)
     found: dict[str, list[tuple[str, Stored, int]]] = {}
     for name in sorted(_needed(plan) & tensors.shapes.keys(), key=_natural):
         if numbers and name.endswith(numbers):
             continue
-        places = places_of(name, arch, table, config, rows)
-        if not places:
+        stored = next(iter(places.of(name)), None)
+        if stored is None:
             raise Mismatch(
                 f"GGUF files of the architecture `{arch}` have no tensor for `{name}`",
                 "`--to int4` writes the model for llmchat",
             )
-        for number, piece in enumerate(places[0].pieces):
-            found.setdefault(piece.name, []).append((name, places[0], number))
+        for number, piece in enumerate(stored.pieces):
+            found.setdefault(piece.name, []).append((name, stored, number))
     sources = {name: tuple(sorted(parts, key=_place_in_target)) for name, parts in found.items()}
     shapes = {name: _shape(parts, tensors) for name, parts in sources.items()}
-    facts = Facts(layers, _experts(shapes), _queries_of_a_key(config), arch)
+    facts = Facts(len(plan.all_layers), _experts(shapes), _queries_of_a_key(config), arch)
     kinds = gguf_kinds.kinds_of(shapes, wanted, facts)
     return [Target(name, parts, shapes[name], kinds[name]) for name, parts in sources.items()]
 
