@@ -103,3 +103,18 @@ def test_a_single_peak_among_100_000_points_survives() -> None:
     points[54_321] = (54_321.0, 9.0)
     kept = thin(points, 100, 0.0, 99_999.0)
     assert (54_321.0, 9.0) in kept and len(kept) <= 404
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(10**400, 1.0), (1, 2.0), (2, 1.0)],
+        [(number, 5e-324 * number) for number in range(10)],
+        [(1, 1e-300), (2, 3e-300)],
+    ],
+    ids=["a step without a float", "denormal numbers", "a range without exact ticks"],
+)
+def test_numbers_at_the_ends_of_floats_are_drawn(points: list[tuple[float, float]]) -> None:
+    chart = LineChart("", "step", "loss", (curve("training", points),))
+    for scale in (of_steps(chart, 6), of_curves(chart, 6)):
+        assert scale.low < scale.high and len(scale.ticks) >= 2

@@ -90,7 +90,8 @@ def tidy(label: str) -> str:
 
 def usable(number: float | None) -> TypeGuard[float]:
     """Whether a number can be drawn."""
-    return number is not None and math.isfinite(number) and abs(number) < _LARGEST
+    # False for NaN, too; a whole number can be too large for a float.
+    return number is not None and abs(number) < _LARGEST
 
 
 def finite(points: Sequence[Point]) -> list[Point]:

@@ -13,6 +13,8 @@ _WIDE = 20.0
 _NEAR_ZERO = 0.5
 # Tolerance for multiples of a step: 0.3 / 0.1 is 2.9999…
 _HAIR = 1e-9
+# Ranges below this are drawn as a single value: their ticks would not be exact.
+_NARROWEST = 1e-290
 
 
 class Scale(Struct, frozen=True):
@@ -93,9 +95,9 @@ def ends_of(bar: Bar) -> list[float]:
 
 def _apart(low: float, high: float, whole: bool) -> tuple[float, float]:
     """A range of some width around a single value."""
-    if high > low and (high - low) > 1e-12 * max(abs(low), abs(high)):
+    if high - low > max(1e-12 * max(abs(low), abs(high)), _NARROWEST):
         return low, high
-    around = 1.0 if whole else abs(low) / 2 or 1.0
+    around = 1.0 if whole or abs(low) < _NARROWEST else abs(low) / 2
     return low - around, high + around
 
 
