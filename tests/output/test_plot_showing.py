@@ -1,5 +1,6 @@
 """Where a plot goes: a terminal, a pipe only when asked, or a file; as SVG with its numbers."""
 
+import os
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -158,3 +159,15 @@ def luminance(colour: str) -> float:
 def test_curves_are_visible_on_light_and_dark(colour: str, background: str) -> None:
     one, other = sorted((luminance(colour), luminance(background)))
     assert (other + 0.05) / (one + 0.05) >= 3
+
+
+def test_checking_a_file_changes_nothing_on_the_disk(tmp_path: Path) -> None:
+    new, old, pipe = (tmp_path / name for name in ("new.svg", "old.svg", "pipe.svg"))
+    old.write_text("a plot")
+    os.mkfifo(pipe)
+    (tmp_path / "folder.svg").mkdir()
+    assert showing.writable(str(new)) == new and not new.exists()
+    assert showing.writable(str(old)) == old and old.read_text() == "a plot"
+    for name in (pipe, tmp_path / "folder.svg"):
+        with pytest.raises(UsageError, match="is not a regular file"):
+            showing.writable(str(name))

@@ -64,8 +64,15 @@ def writable(name: str) -> Path:
         raise UsageError(f"`{name}` is not the name of a file .png or .svg")
     if path.suffix.lower() == ".png":
         _require_pillow("PNG files")
+    is_new = not path.exists()
+    if not is_new and not path.is_file():
+        # Opening a pipe waits for a reader.
+        raise UsageError(f"{name} is not a regular file")
     try:
         path.open("ab").close()
+        if is_new:
+            # An error before the plot leaves no empty file.
+            path.unlink()
     except OSError as error:
         raise UsageError(f"{name} cannot be written: {error.strerror}") from error
     return path
