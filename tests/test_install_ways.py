@@ -37,7 +37,7 @@ def pyproject() -> dict[str, Any]:
 
 def three_minutes() -> tuple[str, str]:
     """The commands and the Python program of the README's section."""
-    section = README.split("## Three minutes\n")[1].split("\n## ")[0]
+    section = README.split("## A three-minute tour\n")[1].split("\n## ")[0]
     commands, program = re.findall(
         r"^```(?:python)?\n(.*?)^```$", section, re.DOTALL | re.MULTILINE
     )

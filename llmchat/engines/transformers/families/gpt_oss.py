@@ -1,4 +1,4 @@
-"""gpt-oss 20B and 120B, in 16 bits."""
+"""gpt-oss 20B and 120B."""
 
 from llmchat.engines.transformers.families.blocks import Experts, Rotary
 from llmchat.engines.transformers.families.config_values import (
