@@ -1,4 +1,4 @@
-"""Apertus: norms of each head, and an MLP of two linears with xIELU (Huang & Schlag 2024)."""
+"""Apertus: QK norm, and an MLP without a gate whose activation is xIELU (Huang & Schlag 2024)."""
 
 from llmchat.engines.transformers.families.blocks import Linear, Mlp, Rotary
 from llmchat.engines.transformers.families.config_values import Config, size, with_defaults

@@ -1,4 +1,4 @@
-"""BLOOM and BLOOMZ: ALiBi, a norm of the embedding, queries, keys and values in one matrix."""
+"""BLOOM and BLOOMZ: ALiBi, a LayerNorm after the embedding, and fused QKV matrices."""
 
 from llmchat.engines.transformers.families.alibi import slopes
 from llmchat.engines.transformers.families.blocks import Linear, Mlp, Norm

@@ -1,8 +1,8 @@
 """ChatGLM: the first model (GLM, Du et al. 2022), and the later ones, whose layers are Llama's.
 
 ChatGLM-6B reads a prompt in both directions up to <sop> and has two counters of positions, each for
-one half of a head. What its layers norm is also what they add to. ChatGLM2, 3 and GLM-4 (the files
-with code of their own) rotate neighbours of the first half of a head.
+one half of a head. Its residuals are added to the output of a norm. ChatGLM2, 3 and GLM-4 (the
+files with code of their own) have an interleaved rotary embedding of the first half of a head.
 """
 
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""Cohere's Command R (cohere) and Command R7B and A (cohere2): attention and MLP read one
-LayerNorm without a bias; the rotary embedding turns neighbours.
+"""Cohere's Command R (cohere) and Command R7B and A (cohere2): parallel blocks,
+LayerNorms without biases, and an interleaved rotary embedding.
 
 Command R7B and A rotate only in layers with a window.
 """

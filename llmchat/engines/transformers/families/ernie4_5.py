@@ -1,4 +1,4 @@
-"""ERNIE 4.5 without experts: Llama whose rotary embedding turns neighbours."""
+"""ERNIE 4.5 without experts: Llama with an interleaved rotary embedding."""
 
 from llmchat.engines.transformers.families.config_values import Config, size, with_defaults
 from llmchat.engines.transformers.families.layers import pre_norm_layer

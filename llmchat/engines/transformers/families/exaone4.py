@@ -1,5 +1,5 @@
-"""EXAONE 4: norms behind the blocks and of each head; layers without a window have no rotary
-embedding.
+"""EXAONE 4: norms after the blocks, QK norm, and no rotary embedding in layers without a
+sliding window.
 """
 
 from llmchat.engines.transformers.families.blocks import Rotary

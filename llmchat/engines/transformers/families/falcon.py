@@ -1,4 +1,4 @@
-"""Falcon: 7B (one head of keys, parallel blocks), 40B, 180B and 11B (groups of heads).
+"""Falcon: 7B (multi-query attention, parallel blocks), 40B, 180B and 11B (grouped-query).
 
 Falcon-RW has no plan: transformers rounds its ALiBi biases to bfloat16 at each position.
 """

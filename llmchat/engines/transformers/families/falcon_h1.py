@@ -1,4 +1,4 @@
-"""Falcon-H1: attention and Mamba-2 read the same input in each layer, and their results add up."""
+"""Falcon-H1: attention and Mamba-2 in parallel in each layer."""
 
 from collections.abc import Sequence
 

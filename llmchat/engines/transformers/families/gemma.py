@@ -1,7 +1,7 @@
 """Gemma 1, 2 and the text of Gemma 3 (Gemma team, 2024 and 2025).
 
-Norms multiply with 1 + weight; the embedding is scaled; Gemma 2 and 3 norm what a block adds, and
-have windows in most layers.
+Norms multiply by 1 + weight; the embedding is scaled; Gemma 2 and 3 also norm the output of a
+block, and have sliding windows.
 """
 
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""The text of Gemma 3n: several streams of numbers a token (AltUp), low-rank residuals (LAuReL),
-inputs that a layer has of its own, sparse MLPs, and last layers that use earlier keys and values.
+"""The text of Gemma 3n: several residual streams (AltUp), low-rank residuals (LAuReL), per-layer
+embeddings, sparse MLPs, and last layers that share the keys and values of earlier ones.
 """
 
 from dataclasses import replace

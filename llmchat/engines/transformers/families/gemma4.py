@@ -1,5 +1,5 @@
-"""The text of Gemma 4: layers of two head sizes, the last of which use the keys and values of
-earlier ones; inputs that a layer has of its own; and experts beside the MLP.
+"""The text of Gemma 4: two head sizes, per-layer embeddings, experts next to the MLP, and last
+layers that share the keys and values of earlier ones.
 """
 
 from dataclasses import dataclass, replace

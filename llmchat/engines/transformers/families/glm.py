@@ -1,7 +1,7 @@
-"""GLM-4: neighbours of the first half of a head are rotated; gate and up are one matrix.
+"""GLM-4: an interleaved rotary embedding of half of each head; fused gate and up matrices.
 
-glm: the files of 2024 (GLM-4-9B, GLM-Edge); glm4: those of 2025 (GLM-4-0414), which norm what a
-block adds, too.
+glm: the files of 2024 (GLM-4-9B, GLM-Edge); glm4: those of 2025 (GLM-4-0414), which also norm
+the output of a block.
 """
 
 from llmchat.engines.transformers.families.blocks import Rotary

@@ -1,4 +1,4 @@
-"""GPT-2, and GPT-BigCode (StarCoder, SantaCoder): learned positions.
+"""GPT-2, and GPT-BigCode (StarCoder, SantaCoder): learned position embeddings.
 
 The matrices of GPT-2 are [in, out]; GPT-BigCode has one head of keys and values.
 """

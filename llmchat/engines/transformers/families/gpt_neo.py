@@ -1,4 +1,4 @@
-"""GPT-Neo: learned positions, scores that are not scaled, and a window in every other layer."""
+"""GPT-Neo: learned position embeddings, unscaled scores, a sliding window in every other layer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""GPT-J: attention and MLP read one norm; neighbours of the first `rotary_dim` numbers turn."""
+"""GPT-J: parallel blocks, and an interleaved rotary embedding of `rotary_dim` dimensions."""
 
 from llmchat.engines.transformers.families.blocks import Linear, Rotary
 from llmchat.engines.transformers.families.config_values import (

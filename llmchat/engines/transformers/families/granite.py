@@ -1,4 +1,4 @@
-"""Granite 3, dense Granite 4: Llama with factors of embedding, residuals, scores and logits."""
+"""Granite 3, dense Granite 4: Llama with multipliers of embedding, residuals, scores and logits."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Granite 4: Mamba-2 with a few layers of attention; dense, or with experts beside a shared MLP."""
+"""Granite 4: Mamba-2 and a few layers of attention; dense, or with experts and a shared MLP."""
 
 from llmchat.engines.transformers.families.blocks import (
     Attention,

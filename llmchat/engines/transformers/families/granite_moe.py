@@ -1,4 +1,4 @@
-"""Granite 3 with experts: granitemoe and granitemoeshared."""
+"""Granite 3 with experts, also with a shared MLP."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Hunyuan without experts: queries and keys are normed after they are rotated."""
+"""Hunyuan without experts: QK norm after the rotary embedding."""
 
 from llmchat.engines.transformers.families.blocks import Rotary
 from llmchat.engines.transformers.families.config_values import (

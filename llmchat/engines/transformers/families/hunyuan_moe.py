@@ -1,4 +1,4 @@
-"""Hunyuan-A13B (hunyuan_v1_moe)."""
+"""Hunyuan-A13B."""
 
 from llmchat.engines.transformers.families.blocks import Experts, Rotary
 from llmchat.engines.transformers.families.config_values import Config, invalid, size, with_defaults

@@ -1,5 +1,5 @@
 """Kimi Linear: three layers of Kimi Delta Attention for each one of latent attention without
-positions; experts as in DeepSeek-V3 behind the first layers.
+positions (NoPE); experts as in DeepSeek-V3 after the first layers.
 """
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""LFM2: short convolutions with a few layers of attention between them; dense, or with experts
-behind the first layers.
+"""LFM2: short convolutions and a few layers of attention; dense, or with experts after the first
+layers.
 """
 
 from llmchat.engines.transformers.families.blocks import (

@@ -1,4 +1,4 @@
-"""Ministral 3: Mistral with YaRN and queries that grow with their positions."""
+"""Ministral 3: Mistral with YaRN and queries that are scaled by their positions."""
 
 from llmchat.engines.transformers.families.blocks import PositionScale, Rotary
 from llmchat.engines.transformers.families.config_values import (

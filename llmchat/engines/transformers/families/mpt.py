@@ -1,4 +1,4 @@
-"""MPT: ALiBi, no biases at all, and queries, keys and values that can be clipped.
+"""MPT: ALiBi, no biases, and queries, keys and values that can be clipped (`clip_qkv`).
 
 transformers reads neither alibi_bias_max nor expansion_ratio.
 """

@@ -1,4 +1,4 @@
-"""Nemotron 3 and 4, Minitron: LayerNorms that multiply with 1 + weight, an MLP with ReLU²."""
+"""Nemotron 3 and 4, Minitron: LayerNorms that multiply by 1 + weight, an MLP with ReLU²."""
 
 from llmchat.engines.transformers.families.blocks import Norm, Rotary
 from llmchat.engines.transformers.families.config_values import Config, size, with_defaults

@@ -1,5 +1,5 @@
-"""Nemotron-H, Nemotron Nano 2 and Nemotron 3 Nano: each layer is one block, of Mamba-2, attention
-without positions, an MLP with ReLU², or experts of such MLPs.
+"""Nemotron-H, Nemotron Nano 2 and Nemotron 3 Nano: each layer is one block of Mamba-2, attention
+without positions (NoPE), an MLP with ReLU², or experts of such MLPs.
 """
 
 from collections.abc import Callable

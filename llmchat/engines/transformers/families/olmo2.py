@@ -1,4 +1,4 @@
-"""OLMo 2 and 3: norms behind the blocks only, and norms of all queries and keys together."""
+"""OLMo 2 and 3: norms only after the blocks, and QK norm over all heads together."""
 
 from llmchat.engines.transformers.families.blocks import Rotary
 from llmchat.engines.transformers.families.config_values import Config, size, with_defaults

@@ -1,6 +1,6 @@
-"""OPT and Galactica: learned positions whose first two rows are not used, ReLU.
+"""OPT and Galactica: learned position embeddings whose first two rows are unused, ReLU.
 
-OPT 350M, which norms behind its blocks and projects its embedding, has no plan.
+OPT 350M, which norms after its blocks and projects its embedding, has no plan.
 """
 
 from llmchat.engines.transformers.families.blocks import Linear, Norm

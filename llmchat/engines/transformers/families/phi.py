@@ -1,4 +1,4 @@
-"""Phi-1, 1.5 and 2: attention and MLP read one norm; half of each head is rotated."""
+"""Phi-1, 1.5 and 2: parallel blocks, and a rotary embedding of a part of each head."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Phi-3 and Phi-4: queries, keys and values are one matrix, gate and up another; LongRoPE."""
+"""Phi-3 and Phi-4: fused QKV matrices, fused gate and up matrices, LongRoPE."""
 
 from llmchat.engines.transformers.families.blocks import Rotary
 from llmchat.engines.transformers.families.config_values import Config, count, size, with_defaults

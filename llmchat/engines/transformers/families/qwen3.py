@@ -1,4 +1,4 @@
-"""Qwen3: Llama with norms of each head of queries and keys."""
+"""Qwen3: Llama with QK norm."""
 
 from llmchat.engines.transformers.families.blocks import Rotary
 from llmchat.engines.transformers.families.config_values import (

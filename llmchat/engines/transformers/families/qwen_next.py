@@ -1,5 +1,5 @@
 """Qwen3-Next and Qwen3.5: three layers of Gated DeltaNet for each one of gated attention; dense, or
-with experts beside a shared one.
+with experts and a shared one.
 """
 
 from llmchat.engines.transformers.families.blocks import (

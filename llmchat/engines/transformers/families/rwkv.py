@@ -1,4 +1,4 @@
-"""RWKV-4 (Peng et al. 2023): no attention, and a state of a few rows."""
+"""RWKV-4 (Peng et al. 2023): no attention, and a state of a few vectors."""
 
 from llmchat.engines.transformers.families.blocks import Linear, Norm, RwkvChannel, RwkvTime
 from llmchat.engines.transformers.families.config_values import Config, epsilon, size

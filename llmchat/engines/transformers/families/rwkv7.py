@@ -1,4 +1,4 @@
-"""RWKV-7 (Peng et al. 2025) in the files of flash-linear-attention: World and G1 models."""
+"""RWKV-7 (Peng et al. 2025) in the layout of flash-linear-attention: World and G1 models."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""SmolLM3: Llama with layers that have no rotary embedding (NoPE)."""
+"""SmolLM3: Llama with some layers without a rotary embedding (NoPE)."""
 
 from llmchat.engines.transformers.families.blocks import Rotary
 from llmchat.engines.transformers.families.config_values import (

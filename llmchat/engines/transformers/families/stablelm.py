@@ -1,4 +1,4 @@
-"""StableLM 2 and Zephyr 3B: Llama with LayerNorms, and a quarter of each head rotated."""
+"""StableLM 2 and Zephyr 3B: Llama with LayerNorms, and rotary embeddings of a quarter of a head."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""StarCoder 2: LayerNorms, biases, an MLP of two linears, and a window in the smaller models."""
+"""StarCoder 2: LayerNorms, biases, an MLP without a gate, a sliding window in smaller models."""
 
 from llmchat.engines.transformers.families.blocks import Norm, Rotary
 from llmchat.engines.transformers.families.config_values import Config, count, size, with_defaults

@@ -1,6 +1,6 @@
 """T5 (Raffel et al. 2020), T5 1.1, Flan-T5 and mT5: an encoder reads the prompt, a decoder answers.
 
-Biases of scores by distance take the place of positions, and scores are not divided by anything.
+Relative position biases replace position embeddings, and scores are not scaled.
 """
 
 from llmchat.engines.transformers.families.blocks import (
