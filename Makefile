@@ -18,7 +18,7 @@ chat: $(VENV)/installed ## Chat with MODEL (default: smollm2); downloads it the 
 	@$(BIN)/llmchat chat --model "$(MODEL)" $(ARGS)
 
 # Two processes, each with whole files: half of the time is waiting.
-test: $(VENV)/installed-dev ## Run the fast tests (8 minutes on two cores); ARGS='-k word' picks some
+test: $(VENV)/installed-dev ## Run the fast tests; ARGS='-k word' picks some
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/installed-dev ## Run the slow tests: real models, real training, kills, sanitizers
