@@ -127,7 +127,7 @@ def _read(name: str, world: World) -> _Saved:
     with reading(what, UsageError, _WANTED):
         saved = _decoded(text, stem)
     if saved is None:
-        raise UsageError(f"{what} holds no results that can be plotted", _WANTED)
+        raise UsageError(f"{what} has no results to plot", _WANTED)
     return saved
 
 
@@ -141,8 +141,8 @@ def _read_run(name: str, folder: Path, world: World) -> _Saved:
     )
     if not states:
         raise UsageError(
-            f"{name} holds no fine-tune: neither run.json nor a checkpoint",
-            "name the folder that was --output",
+            f"{name} is not the folder of a fine-tune: it has neither run.json nor a checkpoint",
+            "name the --output folder of `llmchat finetune`",
         )
     found = _read(str(states[-1]), world)
     assert isinstance(found, _Losses)

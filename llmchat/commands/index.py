@@ -13,7 +13,9 @@ from llmchat.output.formatting import counted
 from llmchat.output.terminal_text import fit_for
 from llmchat.settings import World, resolve
 
-app = typer.Typer(help="Documents to search by words and by meaning.", no_args_is_help=True)
+app = typer.Typer(
+    help="Index documents, and search them by words and by meaning.", no_args_is_help=True
+)
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the index.")]
 _EmbedderFlag = Annotated[

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmchat.memory.facts import Facts
 
 app = typer.Typer(
-    help="Facts about you that chats are given; `config set memory on` switches them on.",
+    help="List and edit facts about you; chats get them after `config set memory on`.",
     no_args_is_help=True,
 )
 

@@ -8,6 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from llmchat import plugins
+from llmchat.commands.panels import arranged
 from llmchat.plugins import Offer
 
 _PANEL = "Commands of plugins"
@@ -15,6 +16,10 @@ _PANEL = "Commands of plugins"
 
 class WithPlugins(TyperGroup):
     """The commands of llmchat, and those of plugins that have another name."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.commands = arranged(self.commands)
 
     def words(self, arguments: Sequence[str]) -> Collection[str]:
         """The names that a command line can begin with.

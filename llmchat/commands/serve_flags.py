@@ -168,7 +168,7 @@ Docs = Annotated[
     typer.Option(
         metavar="NAME",
         help="Let requests and the web page search this index (`llmchat index list`); may be"
-        " repeated. Whoever may use the server can read its passages.",
+        " repeated. Every client can read its passages.",
         rich_help_panel=options.TOOLS,
     ),
 ]

@@ -19,7 +19,7 @@ from llmchat.settings.types import Weights
 if TYPE_CHECKING:
     from llmchat.history import History, Hit, Session
 
-app = typer.Typer(help="Saved chats.", no_args_is_help=True)
+app = typer.Typer(help="List, search, export, import and replay saved chats.", no_args_is_help=True)
 
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 _Id = Annotated[

@@ -58,9 +58,11 @@ def check_free(target: Path, kind: str, *, force: bool) -> None:
         raise UsageError(f"{target} is a folder", "-o names the file")
     if kind != INT4 and not target.is_file() and os.path.lexists(target):
         # A rename replaces even a device.
-        raise UsageError(f"{target} is not a regular file", "-o names another")
+        raise UsageError(f"{target} is not a regular file", "choose another name with -o")
     if kind == INT4 and target.exists() and not _is_replaceable(target):
-        raise UsageError(f"{target} exists and is not a converted folder", "-o names another")
+        raise UsageError(
+            f"{target} exists and is not a converted folder", "choose another name with -o"
+        )
     if target.exists() and not force:
         raise UsageError(f"{target} exists", "--force replaces it")
 
@@ -70,7 +72,9 @@ def _check_apart(target: Path, models: Sequence[Source]) -> None:
     inner = target.resolve()
     for folder in (Path(model.repo).resolve() for model in models if model.kind == "path"):
         if inner.is_relative_to(folder):
-            raise UsageError(f"{target} belongs to the model that is read", "-o names another")
+            raise UsageError(
+                f"{target} is part of the model to convert", "choose another name with -o"
+            )
 
 
 def _is_replaceable(target: Path) -> bool:

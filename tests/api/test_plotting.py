@@ -165,8 +165,8 @@ def test_the_command_writes_a_file(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("{}", "holds no results that can be plotted"),
-        ("[1]", "holds no results that can be plotted"),
+        ("{}", "has no results to plot"),
+        ("[1]", "has no results to plot"),
         ("not JSON", "cannot be read: Expecting value"),
         ('{"trained": {"curve": [[1, "x", 2]]}}', "cannot be read: Expected `float | null`"),
         ('{"trained": 1}', "cannot be read"),
@@ -185,6 +185,6 @@ def test_other_files_are_one_line(tmp_path: Path, text: str, line: str) -> None:
 def test_a_folder_without_a_run_and_a_missing_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     _, _, err = run(make_world(tmp_path), "plot", str(tmp_path / "empty"))
-    assert "holds no fine-tune: neither run.json nor a checkpoint" in err
+    assert "is not the folder of a fine-tune: it has neither run.json nor a checkpoint" in err
     _, _, err = run(make_world(tmp_path), "plot", str(tmp_path / "none.json"))
     assert "none.json cannot be read: No such file" in err

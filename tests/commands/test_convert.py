@@ -129,11 +129,11 @@ def test_the_model_that_is_read_is_never_replaced(run: Run, base: Path, tmp_path
     assert run("convert", str(base), "--to", "gguf:F16", "-o", str(own), "-q")[0] == 0
     before = own.read_bytes()
     code, _, told = run("convert", str(own), "--to", "gguf:Q4_0", "-o", "own.gguf", "--force")
-    assert code == 2 and "own.gguf belongs to the model that is read" in told
+    assert code == 2 and "own.gguf is part of the model to convert" in told
     assert own.read_bytes() == before
     inside = base / "inside"
     code, _, told = run("convert", str(base), "--to", "int4", "-o", str(inside))
-    assert code == 2 and "inside belongs to the model" in told and not inside.exists()
+    assert code == 2 and "inside is part of the model" in told and not inside.exists()
 
 
 def test_a_fault_in_the_middle_leaves_nothing(run: Run, base: Path, tmp_path: Path) -> None:

@@ -88,10 +88,10 @@ def test_a_file_is_written_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("txt", "--plot must be auto, text, image, none, or a file .png or .svg, not `txt`"),
+        ("txt", "--plot must be auto, text, image, none, or a .png or .svg file, not `txt`"),
         ("plot.pdf", "not `plot.pdf`"),
         ("/nowhere/at/all.svg", "cannot be written: No such file or directory"),
-        ("image", "images are shown on a terminal, and the output is none"),
+        ("image", "the output is not a terminal, so it shows no images"),
     ],
 )
 def test_a_wish_that_cannot_be_fulfilled_is_one_line(tmp_path: Path, word: str, line: str) -> None:

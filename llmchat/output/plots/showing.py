@@ -49,7 +49,7 @@ def wish(word: str | None, world: World, stream: TextIO, *, quiet: bool = False)
         return Wish(word)  # type: ignore[arg-type]
     if Path(word).suffix.lower() not in _ENDINGS:
         raise UsageError(
-            f"--plot must be auto, text, image, none, or a file .png or .svg, not `{word}`"
+            f"--plot must be auto, text, image, none, or a .png or .svg file, not `{word}`"
         )
     return Wish("none", writable(word))
 
@@ -176,8 +176,8 @@ def _require_images(world: World, stream: TextIO) -> None:
         raise UsageError(
             "this terminal shows no images (kitty, iTerm2 and sixel were tried)"
             if stream.isatty()
-            else "images are shown on a terminal, and the output is none",
-            "--plot text, or a file: --plot FILE.png",
+            else "the output is not a terminal, so it shows no images",
+            "use --plot text or --plot FILE.png",
         )
 
 

@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
     table["palette"] = _texts(path, table.get("palette", {}))
     for key, value in table.items():
         if key != "palette" and not isinstance(value, str | int):
-            raise UsageError(f'{path}: `{key}` is not a text such as "bold #86c2ac"')
+            raise UsageError(f'{path}: `{key}` is not a string such as "bold #86c2ac"')
     found = {key: str(value) for key, value in table.items() if key != "palette"}
     _check_facts(path, found)
     return found | {"palette": table["palette"]}
