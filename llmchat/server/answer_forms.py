@@ -62,12 +62,11 @@ def _tools_of(request: ChatRequest) -> ToolRequest | None:
         for tool in request.tools
     )
     name = choice.function.name if isinstance(choice, NamedTool) else ""
-    asked = ToolRequest(
-        tools,
-        "auto" if isinstance(choice, NamedTool) else choice,
-        name,
-        request.parallel_tool_calls is not False,
-    )
+    several = request.parallel_tool_calls
+    # A named function is called once by default: small models repeat a forced call until the end
+    # of the window, and clients that name one expect a single call.
+    parallel = not name if several is None else several
+    asked = ToolRequest(tools, "auto" if isinstance(choice, NamedTool) else choice, name, parallel)
     _check_names(asked)
     for index, tool in enumerate(tools):
         with _blamed_on(f"tools.{index}.function.parameters"):

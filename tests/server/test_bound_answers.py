@@ -82,10 +82,13 @@ def test_a_required_call_fits_its_schema(run: Running, model: str) -> None:
         assert check_calls(choice, set(SCHEMAS))
 
 
-def test_a_named_tool_is_called(run: Running) -> None:
+def test_a_named_tool_is_called_once_unless_parallel_calls_are_asked_for(run: Running) -> None:
     choice = {"type": "function", "function": {"name": "clock"}}
-    for one in ask(run, tools=TOOLS, tool_choice=choice, n=3, seed=2).choices:
-        check_calls(one, {"clock"})
+    fields = {"tools": TOOLS, "tool_choice": choice, "n": 8, "seed": 3}
+    once = ask(run, **fields).choices
+    assert [check_calls(one, {"clock"}) for one in once] == [1] * 8
+    several = ask(run, parallel_tool_calls=True, **fields).choices
+    assert max(check_calls(one, {"clock"}) for one in several) > 1
 
 
 def test_parallel_calls_can_be_forbidden(run: Running) -> None:

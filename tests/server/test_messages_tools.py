@@ -16,6 +16,9 @@ from support.tool_templates import TEMPLATES
 from llmchat.engines.scripted import ScriptedEngine
 from llmchat.engines.transformers import TransformersEngine
 from llmchat.presets import get_format
+from llmchat.server.answer_forms import form_of
+from llmchat.server.messages_api.schema import MessagesRequest
+from llmchat.server.messages_api.translation import to_chat
 
 HERMES = replace(CHATML, format=get_format("template").with_template(TEMPLATES["hermes"], {}))
 ASKED: Any = [{"role": "user", "content": "Weather in Paris and Rome?"}]
@@ -151,6 +154,24 @@ def test_parallel_calls_can_be_forbidden(bound: anthropic.Anthropic) -> None:
     for seed in range(4):
         answer = bound.messages.create(**asked, tool_choice=single, extra_body={"seed": seed})
         assert len(answer.content) == 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel"),
+    [
+        ({"type": "any"}, True),
+        ({"type": "any", "disable_parallel_tool_use": True}, False),
+        ({"type": "tool", "name": "clock"}, False),
+        ({"type": "tool", "name": "clock", "disable_parallel_tool_use": False}, True),
+    ],
+)
+def test_a_named_tool_is_called_once_unless_parallel_calls_are_asked_for(
+    choice: dict[str, Any], parallel: bool
+) -> None:
+    fields = {"model": "m", "max_tokens": 9, "messages": ASKED, "tools": TOOLS}
+    asked = MessagesRequest.model_validate({**fields, "tool_choice": choice})
+    offered = form_of(to_chat(asked)).tools
+    assert offered and offered.parallel == parallel
 
 
 def test_disabled_tools_are_not_in_the_prompt(tmp_path: Path) -> None:

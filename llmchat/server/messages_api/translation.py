@@ -258,7 +258,8 @@ def _choice(choice: ToolChoice | None) -> dict[str, Any]:
         raise BadRequest("the choice `tool` requires `name`", param="tool_choice.name")
     named = NamedTool(type="function", function=NamedFunction(name=choice.name or ""))
     made = {"auto": "auto", "any": "required", "none": "none", "tool": named}[choice.type]
-    return {"tool_choice": made, "parallel_tool_calls": not choice.disable_parallel_tool_use}
+    one = choice.disable_parallel_tool_use
+    return {"tool_choice": made, "parallel_tool_calls": None if one is None else not one}
 
 
 def _thinking(thinking: ThinkingConfig | None) -> dict[str, Any]:
