@@ -179,16 +179,38 @@ def test_opencode_writes_a_file(server: Server, tmp_path: Path) -> None:
     assert "hello, world" in printed.lower()
 
 
-# Client → its package of npm, and the command that asks with all its instructions and tools.
+def test_continue_answers(server: Server, tmp_path: Path) -> None:
+    programs = npm_client("@continuedev/cli")
+    server.connect("continue", "--write")
+    config = server.home / ".continue/config.yaml"
+    question = "What is the capital of France? Answer in one word."
+    said = server.run(programs / "cn", "--config", config, "-p", question, cwd=tmp_path)
+    assert "Paris" in said
+
+
+# Client → its package of npm, the command that asks with all its instructions and tools, and the
+# least characters of these.
 AGENTS = {
-    "opencode": ("opencode-ai", ["opencode", "run", "-m", "llmchat/m", "Say hello."]),
+    "opencode": ("opencode-ai", ["opencode", "run", "-m", "llmchat/m", "Say hello."], 20_000),
     "codex": (
         "@openai/codex",
         ["codex", "exec", "--profile", "llmchat", "--skip-git-repo-check", "Say hello."],
+        20_000,
     ),
     "claude-code": (
         "@anthropic-ai/claude-code",
         ["claude", "--settings", "{home}/.claude/llmchat.json", "-p", "Say hello."],
+        20_000,
+    ),
+    "qwen-code": (
+        "@qwen-code/qwen-code",
+        ["qwen", "--auth-type", "openai", "-m", "m", "Say hello."],
+        20_000,
+    ),
+    "continue": (
+        "@continuedev/cli",
+        ["cn", "--config", "{home}/.continue/config.yaml", "-p", "Say hello."],
+        4_000,
     ),
 }
 
@@ -196,7 +218,7 @@ AGENTS = {
 @pytest.mark.parametrize("client", AGENTS)
 def test_all_that_a_coding_agent_sends_is_understood(client: str, tmp_path: Path) -> None:
     """Its whole instructions and tools, in minutes less than a model needs to read them."""
-    package, command = AGENTS[client]
+    package, command, least = AGENTS[client]
     programs = npm_client(package)
     preset = replace(CHATML, context=replace(CHATML.context, tokens=0))
     engine = ScriptedEngine(["Hello there."], context=200_000)
@@ -208,4 +230,4 @@ def test_all_that_a_coding_agent_sends_is_understood(client: str, tmp_path: Path
         (tmp_path / "project").mkdir()
         said = user.run(programs / words[0], *words[1:], cwd=tmp_path / "project")
         assert "Hello there." in said
-    assert max(len(prompt.text) for prompt in engine.prompts) > 20_000
+    assert max(len(prompt.text) for prompt in engine.prompts) > least
