@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from llmchat.gguf_file.architectures import ARCHITECTURES, COMMON, Facts, plain
-from llmchat.gguf_file.header import GgufHeader
+from llmchat.errors import IntegrityError
+from llmchat.gguf_file.architectures import ARCHITECTURES, COMMON, Architecture, Facts, plain
+from llmchat.gguf_file.header import HINT, GgufHeader
+from llmchat.parse_guard import reading, shown
 
 # Name of a tensor → its numbers; for frequencies, which are tensors of float32.
 Numbers = Callable[[str], list[float]]
@@ -13,20 +15,53 @@ _ENDS = ("eos", "eot", "eom")
 # What ends an answer whatever the file names, as in llama.cpp.
 _END_MARKS = ("<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>")
 _CONTROL = 3
+# llama.cpp has at most 512 layers; some lists have an entry for each.
+_LAYERS, _MOST_LAYERS, _LONGEST = ("block_count", "decoder_block_count"), 4096, 1 << 16
+_LARGEST = 1 << 40
 
 
 def config_of(header: GgufHeader, numbers: Numbers | None = None) -> dict[str, Any] | None:
     """The config of a model; None for an architecture, or a variant, that is not known here.
 
     numbers: reads a tensor of rotary factors; without it, as before a download, they are left out.
+
+    Raises IntegrityError for facts that no model has.
     """
-    facts = header.facts
-    arch = str(facts.get("general.architecture"))
-    known = ARCHITECTURES.get(arch)
-    if known is None:
+    arch = str(header.facts.get("general.architecture"))
+    if arch not in ARCHITECTURES:
         return None
+    with reading("the header of the GGUF file", IntegrityError, HINT):
+        own = _own(header.facts, arch)
+        return _config(header, ARCHITECTURES[arch], own, numbers)
+
+
+def _own(facts: Facts, arch: str) -> dict[str, Any]:
+    """The facts of the architecture without its name, and all others in full."""
+    named = {name: value for name, value in facts.items() if name.startswith(f"{arch}.")}
+    own = {name.removeprefix(f"{arch}."): value for name, value in named.items()}
+    for name, value in own.items():
+        if not (_is_layers(value) if name in _LAYERS else _is_plausible(value)):
+            raise ValueError(f"`{arch}.{shown(name)}` is {shown(repr(value))}")
+    return {**facts, **own}
+
+
+def _is_layers(value: Any) -> bool:
+    return type(value) is int and 0 < value <= _MOST_LAYERS
+
+
+def _is_plausible(value: Any) -> bool:
+    """Layers of Gemma 3n that cut nothing off have -infinity in a list."""
+    if isinstance(value, list):
+        return len(value) <= _LONGEST and all(
+            one == -math.inf or (not isinstance(one, list) and _is_plausible(one)) for one in value
+        )
+    return isinstance(value, str) or (math.isfinite(value) and abs(value) <= _LARGEST)
+
+
+def _config(
+    header: GgufHeader, known: Architecture, own: Facts, numbers: Numbers | None
+) -> dict[str, Any] | None:
     names = {**COMMON, **known.keys}
-    own = {name.removeprefix(f"{arch}."): value for name, value in facts.items()}
     found = {ours: plain(own[theirs]) for theirs, ours in names.items() if theirs in own}
     config = {"model_type": known.model_type, **known.fixed, **found, **_tokens(header)}
     if known.is_rotary:

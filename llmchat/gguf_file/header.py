@@ -25,7 +25,7 @@ _NUMBERS = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT = 32
-_HINT = "download the file again, or another one; LLMCHAT_TRACEBACK=1 shows where"
+HINT = "download the file again, or another one; LLMCHAT_TRACEBACK=1 shows where"
 
 
 class NeedsMore(Exception):
@@ -87,7 +87,7 @@ def read_header(source: Path | bytes, size: int | None = None, name: str = "") -
     """
     if isinstance(source, bytes):
         return _of_bytes(source, size, name or "the GGUF header")
-    with reading(source, IntegrityError, _HINT), source.open("rb") as file:
+    with reading(source, IntegrityError, HINT), source.open("rb") as file:
         if not (size := source.stat().st_size):
             raise ValueError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -95,7 +95,7 @@ def read_header(source: Path | bytes, size: int | None = None, name: str = "") -
 
 
 def _of_bytes(source: bytes, size: int | None, name: str) -> GgufHeader:
-    with reading(name, IntegrityError, _HINT):
+    with reading(name, IntegrityError, HINT):
         try:
             return _Reader(source, size, whole=False).header()
         except NeedsMore as error:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.checkpoints import save_tiny
 from support.gguf_cases import GGUF_CASES
+from support.gguf_headers import RWKV7, T5
 from support.tiny_families import CASES
 
 from llmchat.engines.checkpoint_files import read_json
@@ -171,18 +172,6 @@ def test_a_variant_without_a_plan_is_left_to_llama_cpp(
     file = exported(base)
     assert config_of(read_header(file))
     assert config_of(read_header(rewritten(file, dict, **fact))) is None
-
-
-T5 = {
-    "block_count": 2, "decoder_block_count": 2, "context_length": 512, "embedding_length": 64,
-    "feed_forward_length": 96, "attention.head_count": 4, "attention.key_length": 16,
-    "attention.layer_norm_rms_epsilon": 1e-6, "attention.relative_buckets_count": 32,
-    "decoder_start_token_id": 0,
-}  # fmt: skip
-RWKV7 = {
-    "block_count": 3, "context_length": 1 << 20, "embedding_length": 64, "attention.head_count": 0,
-    "feed_forward_length": 128, "wkv.head_size": 16, "attention.layer_norm_epsilon": 1e-5,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "facts"), [("t5", T5), ("rwkv7", RWKV7)])
