@@ -2,16 +2,18 @@
 pairs with scores (Llama, Gemma) or with merges (Gemma 4), and unigrams (T5).
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmchat.engines.tokenizer import sentencepiece
-from llmchat.engines.tokenizer.sentencepiece import BYTE, SPACE, UNKNOWN
+from llmchat.engines.tokenizer.sentencepiece import BYTE, CONTROL, SPACE, UNKNOWN
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Facts = Mapping[str, Any]
+_UNUSED, _SENTINELS, _PADDING = 5, 100, re.compile(r"\[PAD\d+\]")
 
 
 def of_scores(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
@@ -26,12 +28,11 @@ def of_scores(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer |
 
 
 def of_unigrams(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer | None":
-    """The most probable pieces, as sentencepiece stores them. A file has T5's sentinels as unused
-    or written tokens.
-    """
+    """The most probable pieces, as sentencepiece stores them."""
     scores = _scores(facts, tokens)
     if scores is None:
         return None
+    tokens, kinds = _with_sentinels(tokens, kinds)
     pieces = tuple(map(sentencepiece.Piece, tokens, scores, kinds))
     model = sentencepiece.Model(
         pieces,
@@ -42,6 +43,15 @@ def of_unigrams(facts: Facts, tokens: list[str], kinds: list[int]) -> "Tokenizer
         bool(facts.get("tokenizer.ggml.remove_extra_whitespaces", True)),
     )
     return sentencepiece.make_tokenizer(model, {}, frozenset())
+
+
+def _with_sentinels(tokens: list[str], kinds: list[int]) -> tuple[list[str], list[int]]:
+    """T5's `<extra_id_99>` to `<extra_id_0>`, which converters call paddings."""
+    paddings = [at for at, kind in enumerate(kinds) if kind == _UNUSED]
+    places = [at for at in paddings if _PADDING.fullmatch(tokens[at])][:_SENTINELS]
+    names = {at: f"<extra_id_{_SENTINELS - 1 - rank}>" for rank, at in enumerate(places)}
+    named = [names.get(at, token) for at, token in enumerate(tokens)]
+    return named, [CONTROL if at in names else kind for at, kind in enumerate(kinds)]
 
 
 def _scores(facts: Facts, tokens: Sequence[str]) -> list[float] | None:
