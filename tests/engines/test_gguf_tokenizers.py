@@ -51,7 +51,9 @@ def by_transformers(architecture: str, facts: Facts) -> Tokenizer:
     """As transformers reads the header."""
     reader = pytest.importorskip("transformers.integrations.gguf.gguf_tokenizer_mapping")
     own = {name.removeprefix("tokenizer.ggml."): value for name, value in facts.items()}
-    return reader.convert_gguf_tokenizer(architecture, own | {"tokenizer_type": own["model"]})[0]
+    facts = own | {"tokenizer_type": own["model"]}
+    made: Tokenizer = reader.convert_gguf_tokenizer(architecture, facts)[0]
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,17 @@ from support.checkpoints import save_adapter, save_tiny, tiny_config
 from support.family_engines import all_logits, divergence, executor
 from support.quantised_files import FORMATS, quantise_checkpoint
 from support.tiny_checkpoints import save_case
+from support.tiny_families import CASES
 
 from llmchat.engines import Chunk, Sampling
 from llmchat.engines.transformers import TransformersEngine
+from llmchat.engines.transformers.gguf_export import Export
 from llmchat.engines.transformers.modules.auto_classes import load_whole
 from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
 from llmchat.engines.transformers.prepared_checkpoint import Preparation
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch
+from llmchat.hub.gguf_folder import write_folder
 from llmchat.prompt import Prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -68,6 +71,21 @@ def test_the_compiled_step_is_near_the_dequantised_model(
     ours = opened(made, weights="int8", kernels=kernel_folder)
     exact = opened(twin, weights="fp32")
     assert executor(ours) == "compiled"
+    assert divergence(all_logits(exact, IDS), all_logits(ours, IDS)) < 0.002
+
+
+@pytest.mark.parametrize("name", ["arcee", "arcee: odd, all biases"])
+def test_a_gguf_file_of_arcee_runs_in_the_compiled_step(
+    name: str, tmp_path: Path, kernel_folder: Path
+) -> None:
+    """Its MLP has no gate."""
+    file, made = tmp_path / "a.gguf", tmp_path / "made"
+    Export(save_tiny(tmp_path / "base", CASES[name].config()), (), 1.0, "Q8_0", {}).write(file)
+    made.mkdir()
+    write_folder([file], made)
+    ours = opened(made, weights="int8", kernels=kernel_folder)
+    exact = opened(made, weights="fp32")
+    assert (executor(ours), executor(exact)) == ("compiled", "torch")
     assert divergence(all_logits(exact, IDS), all_logits(ours, IDS)) < 0.002
 
 
