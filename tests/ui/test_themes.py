@@ -267,7 +267,7 @@ def test_a_long_chain_of_ancestors_is_refused(tmp_path: Path) -> None:
         ('[palette]\nx = "#12"', "`palette.x`: there is no colour `#12`", "#rrggbb"),
         ("palette = 3", "`palette` is not a table of colours", ""),
         ("[palette]\nx = [1]", "`palette.x` is not a colour", ""),
-        ("heading = [1]", "`heading` is not a text", ""),
+        ("heading = [1]", "`heading` is not a string", ""),
         ('background = "drak"', "`background` must be light, dark or any, not `drak`", ""),
         ('paper = "30"', "`paper` must be a colour such as #1e1e1e, not `30`", ""),
         ('paper = "whiet"', "`paper`: there is no colour `whiet`", "did you mean `white`"),
