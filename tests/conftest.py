@@ -18,7 +18,9 @@ from support.worlds import make_world
 from llmchat.settings import World
 
 # Fixtures that more than one folder uses, and one build of the compiled step for all.
-pytest_plugins = ["support.command_line", "support.gguf_files", "support.kept_builds"]
+pytest_plugins = [
+    "support.chromium", "support.command_line", "support.gguf_files", "support.kept_builds",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from support.loopback_hub import Hub
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 # As in the program: on a busy machine, spinning threads make a test of seconds take minutes.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
-# A shell starts background jobs with SIGINT ignored, which programs inherit. Those that the tests
-# start must receive it.
+# A shell starts background jobs with SIGINT ignored, and nohup with SIGHUP, which programs inherit.
+# Those that the tests start must receive them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The report of a fine-tune in Chromium: readable on a phone, light and dark, without requests."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,16 @@ from llmchat.finetune.report import write_report
 from llmchat.output.plots.figures import Bar, BarChart, Figure
 from llmchat.output.plots.svg import PAGE_STYLE, figure_html
 
-PROGRAM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        # Chromium refuses to run as root with its sandbox.
-        running = started.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
-        yield running
-        running.close()
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "shown"), [(1000, "wide"), (360, "narrow")])
 def test_the_report_has_a_readable_chart(
-    browser: Any, tmp_path: Path, width: int, shown: str, scheme: str
+    chromium: Any, tmp_path: Path, width: int, shown: str, scheme: str
 ) -> None:
     write_report(outcome(), tmp_path)
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page, problems = context.new_page(), []
     page.on("console", lambda message: problems.append(message.text))
     page.on("request", lambda request: problems.append(request.url))
@@ -67,10 +49,10 @@ def test_the_report_has_a_readable_chart(
 
 
 @pytest.mark.parametrize("width", [360, 1000])
-def test_values_and_labels_of_bars_do_not_overlap(browser: Any, width: int) -> None:
+def test_values_and_labels_of_bars_do_not_overlap(chromium: Any, width: int) -> None:
     bars = (Bar("a-model-with-a-long-name+adapter:0.5", 81.2, 70.1, 89.9), Bar("b", 12.5, 7, 21))
     figure = Figure("", (BarChart("quiz", "%", bars, end=100),))
-    context = browser.new_context(viewport={"width": width, "height": 800})
+    context = chromium.new_context(viewport={"width": width, "height": 800})
     page = context.new_page()
     page.set_content(f"<style>{PAGE_STYLE}</style>{figure_html(figure)}")
     boxes = page.locator(".plot svg:visible text").evaluate_all(

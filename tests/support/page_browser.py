@@ -2,10 +2,8 @@
 
 from typing import Any
 
+from support.chromium import TIMEOUT_MS
 from support.page_server import Script
-
-# Long, for machines that are busy with other tests.
-TIMEOUT_MS = 15_000
 
 
 def expect(locator: Any) -> Any:
