@@ -170,11 +170,14 @@ def test_opencode_writes_a_file(server: Server, tmp_path: Path) -> None:
     programs = npm_client("opencode-ai")
     server.connect("opencode", "--write")
     (tmp_path / "opencode.json").write_text(json.dumps(WRITER))
-    task = 'Write the file hello.py: a Python program that prints "Hello, world".'
-    model = f"llmchat/{server.file.name}"
-    ask = ["run", "--agent", "writer", "-m", model, "--format", "json", task]
-    said = server.run(programs / "opencode", *ask, cwd=tmp_path)
-    assert '"tool":"write"' in said
+    ask = ["run", "--agent", "writer", "-m", f"llmchat/{server.file.name}", "--format", "json"]
+    # A model of this size may copy the long path of the folder wrongly.
+    for name in ("hello.py", "hello.py in this folder", str(tmp_path / "hello.py")):
+        task = f'Write the file {name}: a Python program that prints "Hello, world".'
+        said = server.run(programs / "opencode", *ask, task, cwd=tmp_path)
+        assert '"tool":"write"' in said
+        if (tmp_path / "hello.py").exists():
+            break
     printed = server.run(sys.executable, tmp_path / "hello.py", cwd=tmp_path)
     assert "hello, world" in printed.lower()
 
