@@ -45,7 +45,8 @@ def vllm(given: argparse.Namespace, source: Path) -> float:
     done = subprocess.run(
         [*command, str(TOKENS)], stdin=source.open(), stdout=subprocess.PIPE, text=True, check=True
     )
-    found = json.loads(done.stdout.splitlines()[-1])
+    # Its processes also log to stdout.
+    found = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     return float(found["tokens"] / found["seconds"])
 
 

@@ -89,9 +89,10 @@ def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_int8_costs_at_most_one_percent_of_perplexity(model: Model) -> None:
-    bf16, int8 = (perplexity_of(engine(model, weights)) for weights in ("bf16", "int8"))
-    assert int8 <= 1.01 * bf16, f"int8 {int8:.3f}, bf16 {bf16:.3f}"
-    assert bf16 < 60, "the model reads English"
+    """Against fp32, since products of bf16 take minutes on a processor without them."""
+    fp32, int8 = (perplexity_of(engine(model, weights)) for weights in ("fp32", "int8"))
+    assert int8 <= 1.01 * fp32, f"int8 {int8:.3f}, fp32 {fp32:.3f}"
+    assert fp32 < 60, "the model reads English"
 
 
 @pytest.mark.slow
