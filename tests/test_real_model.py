@@ -87,7 +87,7 @@ def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_int8_costs_at_most_one_percent_of_perplexity(model: Model) -> None:
     """Against fp32, since products of bf16 take minutes on a processor without them."""
     fp32, int8 = (perplexity_of(engine(model, weights)) for weights in ("fp32", "int8"))
