@@ -1,7 +1,6 @@
-"""What llama.cpp does with a file that llmchat reads: which tensors it does not read, so that it
-refuses the file, and what it computes in another way.
+"""Which of the GGUF files that llmchat writes llama.cpp refuses, or computes differently.
 
-Read from llama.cpp's src/models/*.cpp of August 2026; llmchat itself reads all of these files.
+The rules are those of llama.cpp's src/models/*.cpp of August 2026.
 """
 
 from collections.abc import Callable, Iterator
@@ -73,8 +72,10 @@ _SQUARE = (
 
 
 def refusal(arch: str, facts: Facts, shapes: Shapes) -> str:
-    """What its models of the architecture are like, and why it so does not load a file: `have no
-    …`; "" where it does. facts: in full. shapes: of the tensors, by their names.
+    """Why llama.cpp does not load a file, as the end of a sentence about its models of this
+    architecture: `have no …`. Empty if it does.
+
+    facts: all of the header, with their whole names. shapes: of the tensors, by name.
     """
     own = {name.removeprefix(f"{arch}."): value for name, value in facts.items()}
     found = (_of_biases(arch, shapes), _of_head(arch, shapes), _of_width(arch, shapes))
@@ -82,7 +83,7 @@ def refusal(arch: str, facts: Facts, shapes: Shapes) -> str:
 
 
 def deviation(arch: str, facts: Facts, shapes: Shapes) -> str:
-    """The same for what llama.cpp computes in another way with a file that it loads."""
+    """How its models compute differently from llmchat, in the same form. Empty if they do not."""
     own = {name.removeprefix(f"{arch}."): value for name, value in facts.items()}
     rules = (rule for name, rule in _DEVIATIONS if name == arch)
     return next(filter(None, (rule(own, shapes) for rule in rules)), "")

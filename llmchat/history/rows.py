@@ -12,8 +12,8 @@ from llmchat.history.types import Record, Session
 
 _TITLE_LENGTH = 60
 
-# The ids from the one that the first parameter is to the first message of its branch. UNION keeps
-# each id once, so that a loop of parents in a damaged file ends.
+# The ids of a branch, from the message ?1 back to the first one. UNION keeps each id once, so that
+# a loop of parents in a damaged file ends.
 PATH = """
 WITH RECURSIVE path(id) AS (
     SELECT ?1

@@ -57,8 +57,8 @@ def test_a_mix_for_experts_is_refused_without_experts(
 ) -> None:
     code, out, told = run("convert", str(base), "--to", form)
     assert (code, out) == (8, "") and files(tmp_path) == set()
-    assert "error: MXFP4_MOE stores experts in MXFP4 and all else in Q8_0, and this" in told
-    assert "hint: `--to gguf:Q8_0` writes the same numbers" in told
+    assert "error: MXFP4_MOE stores only experts in MXFP4, and this model has none" in told
+    assert "hint: use `--to gguf:Q8_0`, which stores the same numbers" in told
 
 
 def test_a_mix_for_experts_names_its_file(run: Run, tmp_path: Path) -> None:

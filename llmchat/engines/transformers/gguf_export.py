@@ -134,9 +134,8 @@ def _check_experts(kind: str, shapes: Shapes) -> None:
     """Raise Mismatch for a mix of experts where the model has none."""
     if MIXES[kind].experts and not any("_exps." in name for name in shapes):
         raise Mismatch(
-            f"{kind} stores experts in {MIXES[kind].experts} and all else in {MIXES[kind].kind},"
-            " and this model has no experts",
-            f"`--to gguf:{MIXES[kind].kind}` writes the same numbers under their name",
+            f"{kind} stores only experts in {MIXES[kind].experts}, and this model has none",
+            f"use `--to gguf:{MIXES[kind].kind}`, which stores the same numbers",
         )
 
 

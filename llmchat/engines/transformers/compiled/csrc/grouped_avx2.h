@@ -51,21 +51,25 @@ INLINE totals_t plus_products(totals_t totals, sums_t sums, float x, const f32x1
     return totals;
 }
 
-/* gcc 12 would load it anew for each product, and loads would take longer than products. Where few
- * pairs are added in 16 bits, it needs the register. */
-INLINE __m256i kept(__m256i v, const int pairs) {
-    if (pairs > 2) __asm__("" : "+x"(v));
+/* Computed or loaded here, and then in a register. */
+INLINE __m256i in_register(__m256i v) {
+    __asm__("" : "+x"(v));
     return v;
 }
 
+/* An operand of several products: gcc 12 would load it anew for each, which takes longer than the
+ * product. Sums of few pairs need its register more. */
+INLINE __m256i operand(__m256i v, const int pairs) { return pairs > 2 ? in_register(v) : v; }
+
 /* stride: rows of the tile. */
 INLINE fours_t load_fours(const act_t *q, int64_t stride, const int pairs) {
-    return kept(broadcast_four(q), pairs);
+    return operand(broadcast_four(q), pairs);
 }
 
 INLINE codes_t load_vector(const u8x64 *codes, const int pairs) {
     const __m256i *p = (const __m256i *)codes;
-    return (codes_t){{kept(_mm256_loadu_si256(p), pairs), kept(_mm256_loadu_si256(p + 1), pairs)}};
+    return (codes_t){
+        {operand(_mm256_loadu_si256(p), pairs), operand(_mm256_loadu_si256(p + 1), pairs)}};
 }
 
 /* sums += the products of pairs. Two instructions in one statement, because gcc 12 would compute
@@ -87,14 +91,14 @@ INLINE void add_fours(sums_t *sums, const codes_t *codes, fours_t x, const int p
             __m256i number = _mm256_xor_si256(all, _mm256_set1_epi8(-128));
             __m256i products =
                 _mm256_maddubs_epi16(_mm256_abs_epi8(number), _mm256_sign_epi8(x, number));
-            sums->half[i] = _mm256_add_epi32(sums->half[i], _mm256_madd_epi16(products, ones));
-            __asm__("" : "+x"(sums->half[i]));
+            sums->half[i] =
+                in_register(_mm256_add_epi32(sums->half[i], _mm256_madd_epi16(products, ones)));
             continue;
         }
         if (v % pairs)
             add_pairs(&sums->narrow[i], all, x);
         else
-            sums->narrow[i] = kept(_mm256_maddubs_epi16(all, x), 8);
+            sums->narrow[i] = in_register(_mm256_maddubs_epi16(all, x));
         if ((v + 1) % pairs == 0 || v + 1 == count)
             sums->half[i] =
                 _mm256_add_epi32(sums->half[i], _mm256_madd_epi16(sums->narrow[i], ones));
