@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from llmchat.process.signals import orderly_end
+
 _MARK = ".unfinished"
 _RANDOM_BYTES = 4
 
@@ -61,14 +63,15 @@ def _beside(target: Path) -> Path:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Lock what is written, and remove it in the end."""
+    """Lock what is written, and remove it in the end, also when SIGTERM or SIGHUP ends it."""
     lock = _lock(path)
-    try:
-        yield
-    finally:
-        _remove(path)
-        if lock is not None:
-            os.close(lock)
+    with orderly_end():
+        try:
+            yield
+        finally:
+            _remove(path)
+            if lock is not None:
+                os.close(lock)
 
 
 def _remove_leftovers(target: Path) -> None:

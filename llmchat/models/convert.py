@@ -197,6 +197,6 @@ def _rounding(base: Checkpoint, kind: str) -> list[str]:
     if not stored or type_named(MIXES[kind].kind).bits >= _WIDE:
         return []
     return [
-        f"note: the weights are {stored}; matrices that have their kind in {kind} are copied as"
-        " they are, all others are dequantised and rounded a second time"
+        f"note: the weights are {stored} already; those whose type stays the same in {kind} are"
+        " copied, all others are rounded a second time"
     ]

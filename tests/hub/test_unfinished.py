@@ -20,6 +20,16 @@ with getattr(unfinished, sys.argv[1])(Path(sys.argv[2])) as path:
 """
 
 
+def writer(kind: str, target: Path) -> "tuple[subprocess.Popen[str], Path]":
+    """A process that is writing, and what it writes."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, kind, str(target)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    return process, Path(process.stdout.readline().strip())
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -46,12 +56,7 @@ def test_a_fault_leaves_the_earlier_file_alone(error: type[BaseException], tmp_p
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_the_next_writer_removes_what_a_killed_one_left(kind: str, tmp_path: Path) -> None:
     target, other = tmp_path / "model", tmp_path / "model-2"
-    process = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, kind, str(target)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout
-    left = Path(process.stdout.readline().strip())
+    process, left = writer(kind, target)
     with getattr(unfinished, kind)(target):
         assert left.exists(), "its process lives"
     process.send_signal(signal.SIGKILL)
@@ -60,6 +65,17 @@ def test_the_next_writer_removes_what_a_killed_one_left(kind: str, tmp_path: Pat
         assert left.exists(), "it belongs to another target"
     with getattr(unfinished, kind)(target):
         assert not left.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process at once")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_request_to_end_leaves_nothing(kind: str, number: signal.Signals, tmp_path: Path) -> None:
+    process, left = writer(kind, tmp_path / "model")
+    assert left.exists()
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 128 + number and names(tmp_path) == set()
 
 
 def test_a_file_of_the_user_with_a_similar_name_stays(tmp_path: Path) -> None:
