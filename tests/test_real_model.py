@@ -87,10 +87,13 @@ def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_int8_costs_at_most_one_percent_of_perplexity(model: Model) -> None:
-    """Against fp32, since products of bf16 take minutes on a processor without them."""
-    fp32, int8 = (perplexity_of(engine(model, weights)) for weights in ("fp32", "int8"))
+    """In the compiled step, as users run it, against fp32. torch's products of bf16 take over ten
+    minutes on a processor that has none.
+    """
+    int8 = perplexity_of(load(model, Options(device="cpu", weights="int8")))
+    fp32 = perplexity_of(engine(model, "fp32"))
     assert int8 <= 1.01 * fp32, f"int8 {int8:.3f}, fp32 {fp32:.3f}"
     assert fp32 < 60, "the model reads English"
 
