@@ -179,7 +179,7 @@ def test_times_of_an_answer_add_up_to_no_more_than_it_took(engine: Engine) -> No
 def test_first_token_belongs_to_the_prefill_and_the_others_to_the_decoding() -> None:
     delay = 0.02
     _, finish = answer(ScriptedEngine(["one two three"], delay_s=delay), prompt("hello"))
-    assert delay <= finish.prefill_s < 2 * delay
+    assert delay <= finish.prefill_s
     assert 4 * delay <= finish.decode_s
     assert finish.tokens_per_second == 4 / finish.decode_s
 

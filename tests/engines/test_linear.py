@@ -1,12 +1,17 @@
 """Linear layers against float64, with the activations that break careless kernels."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from llmchat.engines.transformers.pytorch import products
 from llmchat.engines.transformers.pytorch.int8 import DequantBuffer, Int8Linear, quantise_rows
 from llmchat.engines.transformers.pytorch.linear import BnbInt8Linear, make_linear
+from llmchat.settings.types import Weights
 
 CPU = torch.device("cpu")
 
@@ -72,6 +77,48 @@ def test_layers_of_different_sizes_share_a_buffer() -> None:
             )
             < 0.02
         )
+
+
+@pytest.mark.parametrize("multiplies", [True, False])
+@pytest.mark.parametrize("kind", ["bf16", "int8", "int4", "nf4"])
+def test_products_are_in_fp32_where_the_processor_has_none_of_bf16(
+    multiplies: bool, kind: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_cpu_multiplies_bf16", lambda: multiplies)
+    torch.manual_seed(0)
+    weight, bias = torch.randn(64, 128) * 0.02, torch.randn(64)
+    layer = make_linear(weight, bias, kind, CPU, DequantBuffer())
+    x = torch.randn(2, 20, 128).bfloat16()
+    seen = TypesOfProducts()
+    with torch.inference_mode(), seen:
+        many, few = layer(x), layer(x[:1, :3])
+    wanted = torch.bfloat16 if multiplies else torch.float32
+    if kind == "nf4":
+        # bitsandbytes multiplies out of sight.
+        assert layer.compute_dtype == wanted
+    else:
+        assert seen.types == {wanted}
+    assert many.dtype == few.dtype == torch.bfloat16 and many.shape == (2, 20, 64)
+    exact = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
+    limit = {"bf16": 0.005, "int8": 0.02}.get(kind, 0.2)
+    assert (many.double() - exact).norm() / exact.norm() < limit
+    assert (few.double() - exact[:1, :3]).norm() / exact[:1, :3].norm() < limit
+
+
+class TypesOfProducts(TorchDispatchMode):
+    """The types of the operands of all products of at least 20 rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        places = {"mm": (0, 1), "addmm": (1, 2), "linear": (0, 1)}.get(func.overloadpacket.__name__)
+        if places:
+            rows, weight = (args[place] for place in places)
+            if rows.numel() >= 20 * rows.shape[-1]:
+                self.types |= {rows.dtype, weight.dtype}
+        return func(*args, **(kwargs or {}))
 
 
 @settings(max_examples=50, deadline=None)

@@ -20,8 +20,11 @@ from support.checkpoints import save_adapter, save_tiny, tiny_config
 from support.training_runs import QUICK, run, task
 
 from llmchat.engines import Chunk, Sampling
+from llmchat.engines.transformers.pytorch import products
 from llmchat.errors import Mismatch, OutOfResources, UsageError
+from llmchat.finetune import training
 from llmchat.finetune.examples import IGNORED, Example
+from llmchat.finetune.recipes import get_recipe
 from llmchat.finetune.run import finetune
 from llmchat.finetune.training.batches import Collator, LengthGrouped, loss_of, rows_of
 from llmchat.presets import find, preset_for
@@ -254,6 +257,33 @@ def test_every_kind_of_base_and_adapter_trains_and_chats(
         tensor.any() for name, tensor in weights(tmp_path / "out").items() if "lora_B" in name
     )
     assert isinstance(said(find("out", world.own_presets), world), str)
+
+
+@pytest.mark.parametrize(
+    ("kind", "multiplies", "memory", "expected"),
+    [
+        ("bf16", True, 2**40, torch.bfloat16),
+        ("bf16", False, 2**40, torch.float32),
+        ("bf16", False, 2**16, torch.bfloat16),
+        ("nf4", False, 2**16, torch.float32),
+        ("fp32", True, 2**16, torch.float32),
+    ],
+)
+def test_a_base_in_bf16_is_widened_where_it_helps_and_fits(
+    kind: str,
+    multiplies: bool,
+    memory: int,
+    expected: torch.dtype,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "_cpu_multiplies_bf16", lambda: multiplies)
+    monkeypatch.setattr(training, "installed_ram", lambda: memory)
+    course = training.Course(
+        base, (), "base", [], [], replace(get_recipe("default"), base=kind), tmp_path, cpu=True
+    )
+    assert training._dtype(course) == expected
 
 
 def test_an_adapter_on_an_adapter(world: World, base: Path, data: Path, tmp_path: Path) -> None:

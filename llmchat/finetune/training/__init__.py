@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from llmchat.engines.checkpoint_files import read_json
 from llmchat.engines.transformers.plain_checkpoint import plain_checkpoint
+from llmchat.engines.transformers.pytorch.products import product_dtype
 from llmchat.engines.transformers.weights import open_tensors
 from llmchat.errors import Mismatch, OutOfResources
 from llmchat.finetune.examples import Example
@@ -30,6 +31,7 @@ from llmchat.finetune.recipes import Recipe
 from llmchat.finetune.training.batches import Collator, LengthGrouped, loss_of, rows_of
 from llmchat.finetune.training.meter import Meter
 from llmchat.finetune.types import Trained
+from llmchat.memory_estimate import installed_ram, weights
 
 __all__ = ["Course", "Meter", "Trained", "last_checkpoint", "train"]
 
@@ -199,7 +201,7 @@ def _arguments(course: Course, micro: int) -> TrainingArguments:
         "warmup_steps": recipe.warmup_steps,
         "weight_decay": recipe.weight_decay,
         "optim": "adamw_torch",
-        "bf16": recipe.base != "fp32",
+        "bf16": _dtype(course) == torch.bfloat16,
         "gradient_checkpointing": recipe.checkpointing,
         "activation_checkpointing": recipe.checkpointing,
         "logging_steps": max(1, int(steps) // 100),
@@ -216,7 +218,7 @@ def _arguments(course: Course, micro: int) -> TrainingArguments:
         "greater_is_better": False if course.held_out else None,
         "remove_unused_columns": False,
         "dataloader_pin_memory": gpus > 0,
-        "use_cpu": course.cpu or not torch.cuda.is_available(),
+        "use_cpu": _on_cpu(course),
         "disable_tqdm": True,
         "report_to": list(course.report_to) or "none",
         "logging_dir": str(course.output / "logs"),
@@ -274,8 +276,8 @@ def _tuned(course: Course) -> nn.Module:
 
 
 def _loading(course: Course) -> dict[str, Any]:
-    recipe, cpu = course.recipe, course.cpu or not torch.cuda.is_available()
-    options: dict[str, Any] = {"dtype": torch.float32 if recipe.base == "fp32" else torch.bfloat16}
+    recipe, cpu, dtype = course.recipe, _on_cpu(course), _dtype(course)
+    options: dict[str, Any] = {"dtype": dtype}
     if cpu and max(len(example.ids) for example in (*course.train, *course.held_out)) <= _SHORT:
         options["attn_implementation"] = "eager"
     if recipe.base in _QUANTISED:
@@ -286,10 +288,30 @@ def _loading(course: Course) -> dict[str, Any]:
             load_in_8bit=not four,
             load_in_4bit=four,
             bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=dtype,
         )
         options["device_map"] = "cpu" if cpu else {"": torch.cuda.current_device()}
     return options
+
+
+def _dtype(course: Course) -> torch.dtype:
+    """The type of products, and of weights that are not quantised: fp32 for `product_dtype`.
+
+    A base in bf16 is widened if it then takes at most half of the memory.
+    """
+    if course.recipe.base == "fp32":
+        return torch.float32
+    if not _on_cpu(course):
+        return torch.bfloat16
+    if course.recipe.base not in _QUANTISED:
+        shapes = open_tensors(course.base, ()).shapes
+        if weights(shapes, "fp32") > installed_ram() / 2:
+            return torch.bfloat16
+    return product_dtype(torch.device("cpu"), torch.bfloat16)
+
+
+def _on_cpu(course: Course) -> bool:
+    return course.cpu or not torch.cuda.is_available()
 
 
 def _merge(model: Any, course: Course) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmchat.engines.transformers.pytorch.products import product_dtype
 from llmchat.engines.transformers.quantised.types import GroupedWeight
 
 
@@ -28,7 +29,9 @@ class GroupedLinear(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        outs = [F.linear(x, part.weight().to(x.dtype)) for part in self._parts]
+        dtype = product_dtype(x.device, x.dtype)
+        rows = x.to(dtype)
+        outs = [F.linear(rows, part.weight().to(dtype)).to(x.dtype) for part in self._parts]
         out = outs[0] if len(outs) == 1 else torch.cat(outs, -1)
         return out if self.bias is None else out + self.bias
 

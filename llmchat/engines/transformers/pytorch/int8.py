@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmchat.engines.transformers.pytorch.products import product_dtype
 from llmchat.errors import IntegrityError
 
 # Rows up to which the matrix-vector kernel beats dequantise-and-multiply (docs/log.md).
@@ -95,6 +96,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self.out_features, self.in_features = weight.shape
         self._buffer = buffer
+        self._dtype = product_dtype(weight.device, dtype)
         # The kernel reads 16 weights at a time without a check: other widths give wrong numbers or
         # a crash. It is vectorised for bf16 only.
         is_vectorised = weight.device.type == "cpu" and dtype == torch.bfloat16
@@ -105,7 +107,8 @@ class Int8Linear(nn.Module):
         if self._has_gemv and rows.shape[0] <= GEMV_ROWS and _is_aligned(rows):
             out = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
         else:
-            out = F.linear(rows, self._buffer.fill(self.weight, x.dtype)).mul_(self.scale)
+            weight = self._buffer.fill(self.weight, self._dtype)
+            out = F.linear(rows.to(self._dtype), weight).mul_(self.scale).to(x.dtype)
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.out_features)

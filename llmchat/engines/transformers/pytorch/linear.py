@@ -7,11 +7,18 @@ import logging
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmchat.engines.transformers.pytorch import cuda
 from llmchat.engines.transformers.pytorch.grouped import GroupedLinear
-from llmchat.engines.transformers.pytorch.int8 import DequantBuffer, Int8Linear, quantise_rows
+from llmchat.engines.transformers.pytorch.int8 import (
+    GEMV_ROWS,
+    DequantBuffer,
+    Int8Linear,
+    quantise_rows,
+)
+from llmchat.engines.transformers.pytorch.products import product_dtype
 from llmchat.engines.transformers.quantised.four_bits import FOUR, quantised
 from llmchat.settings.types import Weights
 
@@ -45,6 +52,22 @@ class BnbInt8Linear(nn.Module):
         return out.to(x.dtype)
 
 
+class WidenedLinear(nn.Linear):
+    """bf16 weights that are widened for products of many rows: see `product_dtype`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, buffer: DequantBuffer):
+        super().__init__(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self._buffer = buffer
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.numel() <= GEMV_ROWS * self.in_features:
+            return super().forward(input)
+        out = F.linear(input.float(), self._buffer.fill(self.weight, torch.float32))
+        return (out if self.bias is None else out.add_(self.bias)).to(input.dtype)
+
+
 def make_linear(
     weight: Tensor,
     bias: Tensor | None,
@@ -62,6 +85,8 @@ def make_linear(
         return _few_bits(kind, weight, bias, device)
     if kind in ("int8", "int4", "nf4"):
         return int8_linear(*quantise_rows(weight), bias, device, buffer)
+    if product_dtype(device, dtype) != dtype:
+        return WidenedLinear(weight.to(device, dtype), bias, buffer)
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.to(device, dtype), requires_grad=False)
     layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
@@ -115,7 +140,7 @@ def _nf4(weight: Tensor, bias: Tensor | None, device: torch.device) -> nn.Module
         in_features,
         out_features,
         bias=bias is not None,
-        compute_dtype=torch.bfloat16,
+        compute_dtype=product_dtype(device, torch.bfloat16),
         quant_type="nf4",
         device="meta",
     )
