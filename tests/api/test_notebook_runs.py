@@ -27,7 +27,7 @@ def test_the_notebook_runs(smol_home: Path, tmp_path: Path) -> None:
     assert "The capital of France is Paris." in text and "Animal(name=" in text
     assert "Ahoy, notebook!" in text and "better" in text
     kinds = {kind for cell in notebook.cells for kind in _kinds(cell)}
-    assert {"text/markdown", "text/html", "image/png"} <= kinds
+    assert {"text/markdown", "text/html", "image/svg+xml"} <= kinds
 
 
 def _text(cell: Any) -> str:
