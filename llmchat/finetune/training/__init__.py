@@ -295,9 +295,10 @@ def _loading(course: Course) -> dict[str, Any]:
 
 
 def _dtype(course: Course) -> torch.dtype:
-    """The type of products, and of weights that are not quantised: fp32 for `product_dtype`.
+    """The type of products, and of the weights that are not quantised.
 
-    A base in bf16 is widened if it then takes at most half of the memory.
+    On a CPU that `product_dtype` gives fp32, a bf16 base is loaded as fp32 if it then takes at most
+    half of the memory. It depends on nothing that changes between a run and its resumption.
     """
     if course.recipe.base == "fp32":
         return torch.float32

@@ -96,7 +96,6 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.to(dtype))
         self.out_features, self.in_features = weight.shape
         self._buffer = buffer
-        self._dtype = product_dtype(weight.device, dtype)
         # The kernel reads 16 weights at a time without a check: other widths give wrong numbers or
         # a crash. It is vectorised for bf16 only.
         is_vectorised = weight.device.type == "cpu" and dtype == torch.bfloat16
@@ -107,8 +106,9 @@ class Int8Linear(nn.Module):
         if self._has_gemv and rows.shape[0] <= GEMV_ROWS and _is_aligned(rows):
             out = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
         else:
-            weight = self._buffer.fill(self.weight, self._dtype)
-            out = F.linear(rows.to(self._dtype), weight).mul_(self.scale).to(x.dtype)
+            dtype = product_dtype(x.device, x.dtype)
+            weight = self._buffer.fill(self.weight, dtype)
+            out = F.linear(rows.to(dtype), weight).mul_(self.scale).to(x.dtype)
         if self.bias is not None:
             out += self.bias
         return out.view(*x.shape[:-1], self.out_features)

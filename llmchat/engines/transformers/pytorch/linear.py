@@ -53,7 +53,7 @@ class BnbInt8Linear(nn.Module):
 
 
 class WidenedLinear(nn.Linear):
-    """bf16 weights that are widened for products of many rows: see `product_dtype`."""
+    """A linear that keeps bf16 weights and computes many rows in fp32: see `product_dtype`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, buffer: DequantBuffer):
         super().__init__(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")

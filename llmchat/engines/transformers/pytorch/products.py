@@ -8,10 +8,10 @@ __all__ = ["product_dtype"]
 
 
 def product_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The type for products of many rows whose activations are `dtype`.
+    """The type in which to compute products of many rows with activations of type `dtype`.
 
-    fp32 in place of bf16 on a CPU without instructions for bf16 (AVX2, the older ARM). torch then
-    takes 6 times as long for a product in bf16, and 30 times for its gradient (docs/log.md).
+    fp32 in place of bf16 on CPUs without bf16 instructions (AVX2, older ARM): there torch takes
+    at least six times as long for bf16, and 30 times as long for gradients (docs/log.md).
     """
     if device.type == "cpu" and dtype == torch.bfloat16 and not _cpu_multiplies_bf16():
         return torch.float32
