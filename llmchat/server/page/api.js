@@ -120,7 +120,7 @@ export async function facts() {
   }
 }
 
-/** A model's defaults: {sampling, system}. Empty if the server does not report them. */
+/** A model's defaults: {sampling, system}; null if the server does not answer. */
 export async function preset(id) {
   try {
     const { llmchat } = await (
@@ -128,7 +128,7 @@ export async function preset(id) {
     ).json();
     return { sampling: llmchat?.sampling ?? {}, system: llmchat?.system ?? "" };
   } catch {
-    return { sampling: {}, system: "" };
+    return null;
   }
 }
 

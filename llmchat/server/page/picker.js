@@ -10,7 +10,7 @@ import { drawOptions, shortNames } from "./models.js";
 import * as preferences from "./preferences.js";
 import { drawToolSwitch } from "./tools.js";
 
-/** The defaults of a conversation's model; requested once. */
+/** The defaults of a conversation's model; requested until the server answers. */
 export async function presetOf({ model: id }) {
   const model = app.models.find((one) => one.id === id);
   if (model && !model.preset) model.preset = await api.preset(id);
@@ -42,7 +42,8 @@ export function setAndRemember(settings) {
 /** Request which models are loaded now. */
 export async function refreshFacts() {
   const facts = await api.facts();
-  app.models = app.models.map((model) => ({ ...model, ...facts.get(model.id) }));
+  // In place: a request for a model's defaults may be under way and will write to its object.
+  for (const model of app.models) Object.assign(model, facts.get(model.id));
   drawOptions(find("#model"), app.models, app.chats.open.model);
   drawCompare();
 }

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from typing import Any
 
 import pytest
 from support.page_browser import Site, expect
@@ -211,6 +212,34 @@ def test_model_and_adapter_are_chosen(site: Site) -> None:
     assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}, (
         "the model's own system prompt"
     )
+
+
+def test_system_prompt_survives_a_refresh_of_the_models(site: Site) -> None:
+    user = site.visit()
+    held: list[Any] = []
+    user.page.route("**/v1/models/org/large", lambda route: held.append(route))
+    user.find("#model").select_option("org/large")
+    user.type("Hello")
+    user.find("#input").press("Enter")
+    with user.page.expect_response("**/api/models"):
+        user.find("#model").dispatch_event("focus")
+    user.page.wait_for_timeout(100)
+    assert held, "the model's defaults are asked for"
+    for route in held:
+        route.continue_()
+    expect(user.find("#input")).to_have_value("")
+    user.settled()
+    assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}
+
+
+def test_system_prompt_is_asked_for_again_after_a_failure(site: Site) -> None:
+    user = site.visit()
+    user.page.route("**/v1/models/org/large", lambda route: route.abort())
+    with user.page.expect_event("requestfailed"):
+        user.find("#model").select_option("org/large")
+    user.page.unroute("**/v1/models/org/large")
+    user.ask("Hello")
+    assert site.request["messages"][0] == {"role": "system", "content": "Be exact."}
 
 
 def test_requests_to_a_busy_server_are_retried(site: Site) -> None:
