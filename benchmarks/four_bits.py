@@ -220,30 +220,45 @@ class Converted:
         kind = self._kinds[name]
         parts = encoded(weight, type_named(kind), name, self._importance().get(name))
         data = numpy.frombuffer(b"".join(parts), "u1").reshape(len(weight), -1)
-        return _dequantised(data, kind), float(data.nbytes)
+        return dequantised(data, kind), float(data.nbytes)
 
 
 class LlamaCpp:
     """llama.cpp's quantiser. library: path of libggml-base."""
 
     def __init__(self, library: str, model: Model, mix: str):
-        self._run = ctypes.CDLL(library).ggml_quantize_chunk
-        self._run.restype = ctypes.c_size_t
-        counts = [ctypes.c_int64] * 3
-        pointers = [ctypes.c_void_p] * 2
-        self._run.argtypes = [ctypes.c_int, *pointers, *counts, ctypes.c_void_p]
+        self._quantise = ggml_quantiser(library)
         self._kinds = _kinds_of_matrices(model, mix)
 
     def __call__(self, name: str, weight: Tensor) -> tuple[Tensor, float]:
+        out = self._quantise(weight, self._kinds[name], None)
+        return dequantised(out, self._kinds[name]), float(out.nbytes)
+
+
+def ggml_quantiser(library: str) -> Callable[[Tensor, str, Tensor | None], Any]:
+    """A function of a weight [out, in] in fp32, a kind of GGUF files and the importance of inputs
+    [in] or None, which returns the rows that llama.cpp writes: uint8 [out, bytes of a row]."""
+    run = ctypes.CDLL(library).ggml_quantize_chunk
+    run.restype = ctypes.c_size_t
+    counts = [ctypes.c_int64] * 3
+    pointers = [ctypes.c_void_p] * 2
+    run.argtypes = [ctypes.c_int, *pointers, *counts, ctypes.c_void_p]
+
+    def quantise(weight: Tensor, kind: str, importance: Tensor | None) -> Any:
         import gguf
         import numpy
 
-        kind = gguf.GGMLQuantizationType[self._kinds[name]]
-        length, size = gguf.GGML_QUANT_SIZES[kind]
-        rows, out = len(weight), numpy.empty((len(weight), weight.shape[1] // length * size), "u1")
+        number = gguf.GGMLQuantizationType[kind]
+        length, size = gguf.GGML_QUANT_SIZES[number]
+        rows, columns = weight.shape
+        out = numpy.empty((rows, columns // length * size), "u1")
         array = weight.contiguous().numpy()
-        self._run(int(kind), array.ctypes.data, out.ctypes.data, 0, rows, weight.shape[1], None)
-        return _dequantised(out, self._kinds[name]), float(out.nbytes)
+        by = None if importance is None else importance.float().contiguous().numpy()
+        at = None if by is None else by.ctypes.data
+        run(int(number), array.ctypes.data, out.ctypes.data, 0, rows, columns, at)
+        return out
+
+    return quantise
 
 
 def _kinds_of_matrices(model: Model, mix: str) -> dict[str, str]:
@@ -265,7 +280,8 @@ def _kinds_of_matrices(model: Model, mix: str) -> dict[str, str]:
     return {name: kinds[theirs] for name, theirs in names.items()}
 
 
-def _dequantised(data: Any, kind: str) -> Tensor:
+def dequantised(data: Any, kind: str) -> Tensor:
+    """The numbers of rows in a kind of GGUF files, in fp32."""
     import gguf
 
     return torch.from_numpy(gguf.quants.dequantize(data, gguf.GGMLQuantizationType[kind]))

@@ -175,6 +175,25 @@ def quantised(name: str = "quantised") -> str:
     return "\n".join([*head, *rates, "", *besides, "", measured])
 
 
+def kind_errors() -> str:
+    """benchmarks/kind_errors.py: the error of each kind of GGUF files as two programs write it."""
+    names = ("llmchat", "llama.cpp", "weighted, llmchat", "weighted, llama.cpp")
+    lines = [f"| kind | {' | '.join(names)} |", f"|---|{'--:|' * len(names)}"]
+    for kind, errors in results("kind_errors")["kinds"].items():
+        found = []
+        for pair in (names[:2], names[2:]):
+            least = min((errors[name] for name in pair if name in errors), default=0.0)
+            found += [_error(errors.get(name), least) for name in pair]
+        lines.append(f"| {kind} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def _error(error: float | None, least: float) -> str:
+    if error is None:
+        return "–"
+    return f"**{error:.4f}**" if error == least else f"{error:.4f}"
+
+
 def _rates(one: dict[str, Any], what: str, peers: list[str]) -> list[float | None]:
     return [one["rates"].get(peer, {}).get(what) for peer in peers]
 
@@ -185,6 +204,7 @@ TABLES = {
     "families": all_families,
     "quantised": quantised,
     "quantised_avx2": partial(quantised, "quantised_avx2"),
+    "kind_errors": kind_errors,
     **retrieval_tables.TABLES,
 }
 
