@@ -263,14 +263,14 @@ def ggml_quantiser(library: str) -> Callable[[Tensor, str, Tensor | None], Any]:
 
 def _kinds_of_matrices(model: Model, mix: str) -> dict[str, str]:
     """The kind of each matrix by its name in the checkpoint."""
-    from llmchat.engines.transformers.quantised.gguf_names import name_table, stored_name
+    from llmchat.engines.transformers.quantised.gguf_names import Places
     from llmchat.gguf_file.mixes import Facts, kinds_in_mix
 
     layers, arch = model.config["num_hidden_layers"], model.config["model_type"]
-    table = name_table(arch, layers)
+    places = Places(model.plan, arch, model.config)
     is_tied = bool(model.config.get("tie_word_embeddings"))
     names = {
-        name: stored_name(name, table)
+        name: places.of(name)[0].pieces[0].name
         for name in model.matrices
         if not (is_tied and name.startswith("lm_head"))
     }

@@ -1,6 +1,7 @@
 """The house keeps its order: who may import whom, and what a quick command must not load."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import llmchat
 
 PACKAGE = Path(llmchat.__file__).parent
+REPOSITORY = PACKAGE.parent
 
 # The house from the ground up. A room imports rooms of lower tiers; within a tier, those of an
 # "ordered" one import the rooms named before them, and those of a "separate" one none at all.
@@ -111,6 +113,23 @@ def test_files_of_tests_have_names_of_their_own() -> None:
     """pytest imports them by name alone."""
     files = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
     assert not [name for name, count in files.items() if count > 1]
+
+
+SCRIPTS = sorted(
+    path
+    for folder in ("benchmarks", "docs", "scripts")
+    for path in (REPOSITORY / folder).glob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_what_scripts_import_from_the_package_exists(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "llmchat":
+            module = importlib.import_module(node.module or "")
+            for name in (one.name for one in node.names):
+                found = hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}")
+                assert found, f"line {node.lineno}: {node.module} has no {name}"
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -234,9 +253,6 @@ def test_no_source_file_is_too_large_or_too_wide(path: Path) -> None:
     # ruff sees to Python, where a URL may be longer.
     wide = [line for line in lines if len(line) > 100 and path.suffix != ".py"]
     assert not wide
-
-
-REPOSITORY = PACKAGE.parent
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
