@@ -66,11 +66,17 @@ ALTER TABLE sessions ADD COLUMN opens TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE sessions ADD COLUMN settings TEXT NOT NULL DEFAULT '{}';
 """
 
+# An import looks for the session that a chat was exported from by the moment at which it began.
+_BY_BEGINNING = """
+CREATE INDEX IF NOT EXISTS sessions_created ON sessions(created);
+"""
+
 # A script, or a function that gets the database within the step's transaction.
 STEPS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     _FIRST,
     _OPENS_AND_SETTINGS,
     untangle,
+    _BY_BEGINNING,
 )
 
 

@@ -352,11 +352,12 @@ class History:
 
         It is found by its id or, for exports without one, by the moment at which it began.
         """
-        query = "SELECT id FROM sessions WHERE id = ? OR (created = ? AND ? <> 0)"
+        began = chat.created or None  # equal to none
+        query = "SELECT id FROM sessions WHERE id = ? OR created = ?"
         imported = {_content(one.message) for one in chat.messages}
         return any(
             imported <= {_content(one.message) for one in self.tree(row["id"])}
-            for row in self._database.rows(query, (chat.id, chat.created, chat.created))
+            for row in self._database.rows(query, (chat.id, began))
         )
 
     def _can_be_new(self, session: str) -> bool:

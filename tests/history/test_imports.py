@@ -122,6 +122,20 @@ def test_a_session_of_this_history_is_recognised_in_its_export(
     )
 
 
+def test_an_import_reads_no_other_session(history: History, session: str) -> None:
+    """The time of an import must not grow with the number of sessions."""
+    database, asked = history._database.connection, []
+    database.set_trace_callback(asked.append)
+    (chat,) = read(messages(), "x")
+    history.import_chat(replace(chat, created=1e9))
+    database.set_trace_callback(None)
+    queries = [query for query in asked if query.startswith("SELECT") and "sessions" in query]
+    plans = [
+        step[-1] for query in queries for step in database.execute(f"EXPLAIN QUERY PLAN {query}")
+    ]
+    assert len(plans) > 2 and not [step for step in plans if step.startswith("SCAN")]
+
+
 def test_an_export_imports_whole_elsewhere_under_its_own_id(history: History, session: str) -> None:
     first, other = exported(history, session), History(None)
     assert other.import_chat(read(first, "x")[0]) == session and exported(other, session) == first
