@@ -56,6 +56,7 @@ def weather(city: str, days: int = 1) -> str:
     return f"{city}: sunny for {days} days, 7 degrees"
 
 
+@pytest.mark.timeout(900)
 def test_a_model_of_1_5b_fills_types_and_calls_functions(tmp_path: Path) -> None:
     file = real_weights("qwen15", tmp_path)
     options = {"temperature": 0, "max_tokens": 200, "weights": "int8"}

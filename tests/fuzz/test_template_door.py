@@ -64,7 +64,7 @@ def test_short_attacks_end() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_long_attacks_end() -> None:
     check_attacks(list(LONG))
 
