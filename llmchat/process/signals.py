@@ -3,12 +3,20 @@
 Windows has no SIGHUP.
 """
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+# Seconds after which a signal is sent again whose exception was lost.
+_AGAIN_S = 0.05
 _ENDS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -22,6 +30,8 @@ def orderly_end() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in _ENDS}
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = _never_lost(unraisable)
     for number, handler in before.items():
         if handler == signal.SIG_DFL:
             signal.signal(number, _leave)
@@ -30,7 +40,34 @@ def orderly_end() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = unraisable
+
+
+class _Ended(SystemExit):
+    """number: of the signal."""
+
+    def __init__(self, number: int):
+        super().__init__(128 + number)
+        self.number = number
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise _Ended(number)
+
+
+def _never_lost(
+    before: "Callable[[UnraisableHookArgs], object]",
+) -> "Callable[[UnraisableHookArgs], object]":
+    """A hook for exceptions that nobody can catch: Python drops one that a signal raises while the
+    callback of a weak reference or a destructor runs. The signal is then sent again.
+    """
+
+    def hook(lost: "UnraisableHookArgs") -> object:
+        if not isinstance(lost.exc_value, _Ended):
+            return before(lost)
+        again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), lost.exc_value.number))
+        again.daemon = True
+        again.start()
+        return None
+
+    return hook
