@@ -10,10 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sys import UnraisableHookArgs
 
 # Seconds after which a signal is sent again whose exception was lost.
 _AGAIN_S = 0.05
@@ -56,13 +52,13 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _never_lost(
-    before: "Callable[[UnraisableHookArgs], object]",
-) -> "Callable[[UnraisableHookArgs], object]":
+    before: "Callable[[sys.UnraisableHookArgs], object]",
+) -> "Callable[[sys.UnraisableHookArgs], object]":
     """A hook for exceptions that nobody can catch: Python drops one that a signal raises while the
     callback of a weak reference or a destructor runs. The signal is then sent again.
     """
 
-    def hook(lost: "UnraisableHookArgs") -> object:
+    def hook(lost: "sys.UnraisableHookArgs") -> object:
         if not isinstance(lost.exc_value, _Ended):
             return before(lost)
         again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), lost.exc_value.number))
