@@ -13,7 +13,10 @@ from llmchat.process import keeper
 
 # A shell that ignores SIGTERM, with a child in a session of its own, and an orphan.
 # It goes on after `wait`: the kill of a child that it waits for may come first.
-STUBBORN = "trap '' TERM; setsid sleep 300 & (setsid sh -c 'trap \"\" TERM; sleep 300' &) ; wait; sleep 300"
+STUBBORN = (
+    "trap '' TERM; setsid sleep 300 & (setsid sh -c 'trap \"\" TERM; sleep 300' &) ;"
+    " wait; sleep 300"
+)
 
 
 def kept(parent: int, *command: str, **options: object) -> "subprocess.Popen[bytes]":
