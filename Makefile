@@ -21,7 +21,8 @@ chat: $(VENV)/installed ## Chat with MODEL (default: smollm2); downloads it the 
 test: $(VENV)/installed-dev ## Run the fast tests; ARGS='-k word' picks some
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(ARGS)
 
-# In the order of the folders: by the number of tests, the longest files would be the last ones.
+# In the order of the folders. By default, pytest-xdist starts the files with the fewest tests last,
+# and some of these take the longest.
 test-slow: $(VENV)/installed-dev ## Run the slow tests: real models, real training, kills, sanitizers
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -146,13 +146,13 @@ def perplexity(kind: str) -> float:
     return perplexity_of(engine)
 
 
-def perplexity_of(engine: Any, tokens: int | None = None) -> float:
-    """In windows of 2,048 tokens, each read afresh. tokens: the first ones; by default all."""
+def perplexity_of(engine: Any) -> float:
+    """In windows of 2,048 tokens, each read afresh."""
     import torch
 
     from llmchat.prompt import Prompt
 
-    ids = engine.encode(Prompt(TEXT.read_text("utf-8"), ()))[:tokens]
+    ids = engine.encode(Prompt(TEXT.read_text("utf-8"), ()))
     scores = torch.cat(
         [engine.score(ids[start : start + 2048]) for start in range(0, len(ids), 2048)]
     )

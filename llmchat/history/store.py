@@ -352,7 +352,7 @@ class History:
 
         It is found by its id or, for exports without one, by the moment at which it began.
         """
-        began = chat.created or None  # equal to none
+        began = chat.created or None  # NULL equals nothing
         query = "SELECT id FROM sessions WHERE id = ? OR created = ?"
         imported = {_content(one.message) for one in chat.messages}
         return any(

@@ -115,7 +115,7 @@ def test_mutated_presets_break_no_other_command(door: Door) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_many_mutated_presets_break_no_other_command(door: Door) -> None:
-    knock_presets(door, 20, 2)
+    knock_presets(door, 40, 2)
 
 
 def test_mutated_messages_are_one_line(door: Door) -> None:
@@ -123,8 +123,9 @@ def test_mutated_messages_are_one_line(door: Door) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_many_mutated_messages_are_one_line(door: Door) -> None:
-    knock_messages(door, 400, 2)
+    knock_messages(door, 600, 2)
 
 
 def test_a_preset_in_another_encoding_is_told_of_once_and_by_name(door: Door) -> None:
