@@ -48,6 +48,18 @@ class _Ended(SystemExit):
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
+    """Raise the end here, or between two steps of the event loop that runs: within the loop's own
+    code, the exception would lose a step, and closing the loop would then wait for it for ever.
+    """
+    asyncio = sys.modules.get("asyncio")
+    loop = asyncio and asyncio._get_running_loop()
+    if loop:
+        loop.call_soon_threadsafe(_raise_end, number)
+    else:
+        raise _Ended(number)
+
+
+def _raise_end(number: int) -> None:
     raise _Ended(number)
 
 

@@ -26,6 +26,22 @@ with orderly_end():
     finally:
         print("in order", flush=True)
 """
+STEP = """
+import asyncio, os, signal
+from llmchat.process.signals import orderly_end
+
+async def step():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(10))
+        print("step ends", flush=True)
+        await asyncio.sleep(20)
+    finally:
+        print("in order", flush=True)
+
+with orderly_end():
+    asyncio.run(step())
+"""
 OTHER = """
 from llmchat.process.signals import orderly_end
 
@@ -43,6 +59,13 @@ def test_a_signal_in_the_callback_of_a_weak_reference_is_not_lost(number: str, c
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("goes on\nin order\n", "")
     assert done.returncode == code
+
+
+def test_a_signal_does_not_interrupt_a_step_of_an_event_loop() -> None:
+    """As in the prompt: a step that is lost hangs the program when the loop is closed."""
+    done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("step ends\nin order\n", "")
+    assert done.returncode == 143
 
 
 def test_other_exceptions_of_callbacks_are_reported_as_before() -> None:
