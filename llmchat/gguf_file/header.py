@@ -195,7 +195,7 @@ class _Reader:
             packed = f"<{count}{form}"
             return list(struct.unpack(packed, self._take(struct.calcsize(packed))))
         if kind == _STRING:
-            return [self._string() for _ in range(count)]
+            return self._strings(count)
         return [self._value(kind, depth + 1) for _ in range(count)]
 
     def _number(self, form: str) -> Any:
@@ -203,6 +203,22 @@ class _Reader:
 
     def _string(self) -> str:
         return self._take(int.from_bytes(self._take(8), "little")).decode("utf-8", "replace")
+
+    def _strings(self, count: int) -> list[str]:
+        """A vocabulary with its merges has some 300,000: a loop of its own."""
+        data, at, size = self._data, self._at, len(self._data)
+        length_at = struct.Struct("<Q").unpack_from
+        found: list[str] = []
+        for _ in range(count):
+            start = at + 8
+            if start > size:
+                self._refuse_end(start)
+            at = start + length_at(data, at)[0]
+            if at > size:
+                self._refuse_end(at)
+            found.append(data[start:at].decode("utf-8", "replace"))
+        self._at = at
+        return found
 
     def _take(self, count: int) -> bytes:
         start, end = self._at, self._at + count
