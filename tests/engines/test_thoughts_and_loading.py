@@ -84,7 +84,7 @@ def test_first_use_waits_for_the_load() -> None:
     gate = threading.Event()
 
     def load() -> ScriptedEngine:
-        assert gate.wait(10)
+        assert gate.wait(30)
         return ScriptedEngine(["hello"], context=77)
 
     told: list[bool] = []
@@ -127,7 +127,7 @@ def test_model_that_is_unloaded_while_it_loads_is_freed_when_it_is_there() -> No
             freed.set()
 
     def load() -> ScriptedEngine:
-        assert gate.wait(10)
+        assert gate.wait(30)
         return Freed()
 
     engine = LoadingEngine(load, "a model")
@@ -135,7 +135,7 @@ def test_model_that_is_unloaded_while_it_loads_is_freed_when_it_is_there() -> No
     engine.unload()
     assert not freed.is_set()
     gate.set()
-    assert freed.wait(10)
+    assert freed.wait(30)
     with pytest.raises(Unloaded):
         engine.count("a")
 

@@ -165,7 +165,7 @@ def test_concurrent_requests_read_the_files_once(
         return locate(*arguments)
 
     def spec(_: int) -> ModelSpec:
-        asked.wait(10)
+        asked.wait(30)
         return served.spec(str(tiny))
 
     monkeypatch.setattr(spec_builder, "locate", counted)

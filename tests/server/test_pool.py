@@ -39,7 +39,7 @@ class Models:
 
     def spec(self, name: str) -> ModelSpec:
         def load() -> ScriptedEngine:
-            assert self.may_load.wait(10)
+            assert self.may_load.wait(30)
             self.loads.append(name)
             self.time += self.load_s
             self.engines.append(ScriptedEngine())

@@ -29,7 +29,7 @@ class Work:
         self.begun.append(name)
         self.running += 1
         self.most = max(self.most, self.running)
-        assert self.may.acquire(timeout=10)
+        assert self.may.acquire(timeout=30)
         self.running -= 1
         return name
 

@@ -163,7 +163,7 @@ def waiting_client(run: Running, tool: Endless) -> Iterator[None]:
     )
     with socket.create_connection(("127.0.0.1", run.port), 10) as connection:
         connection.sendall(head.encode() + body)
-        assert tool.started.wait(10)
+        assert tool.started.wait(30)
         yield
 
 
@@ -172,7 +172,7 @@ def test_a_client_that_leaves_stops_the_tool(tmp_path: Path) -> None:
     with tools(tmp_path, tool) as run:
         with waiting_client(run, tool):
             assert not tool.stopped.is_set()
-        assert tool.stopped.wait(10)
+        assert tool.stopped.wait(30)
         wait_until(lambda: not run.state.tools.busy)  # type: ignore[union-attr]
 
 

@@ -194,7 +194,7 @@ def serving(
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
-    ready.wait(10)
+    ready.wait(30)
     try:
         yield started[0]
     finally:

@@ -73,7 +73,7 @@ def test_killed_before_the_model_has_loaded_the_message_is_there(tmp_path: Path)
     child = start(tmp_path, "--loading")
     child.send("keep me\r")
     with History(tmp_path / "data" / "history.db") as history:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not history.sessions() and time.monotonic() < until:
             time.sleep(0.01)
         child.kill(signal.SIGKILL)

@@ -85,7 +85,7 @@ def test_stop_keeps_the_text_and_ends_the_generation(site: Site) -> None:
     user.send("Hello")
     expect(user.answer).to_have_text("A part of the")
     user.find("#input").press("Escape")
-    assert site.script.gone.wait(5), "the server did not notice the disconnect"
+    assert site.script.gone.wait(30), "the server did not notice the disconnect"
     expect(user.note).to_contain_text("Stopped.")
     user.reload()
     user.sees("Hello", "A part of the")

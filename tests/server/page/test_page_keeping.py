@@ -38,7 +38,7 @@ def test_a_reload_during_an_answer_loses_nothing(
     expect(user.note).to_contain_text("Interrupted.")
     assert user.find("#input").input_value() == "not sent yet"
     assert user.find("#model").input_value() == "org/large"
-    assert site.script.gone.wait(5)
+    assert site.script.gone.wait(30)
 
 
 def test_rename_delete_export_import(site: Site, tmp_path: Path) -> None:
