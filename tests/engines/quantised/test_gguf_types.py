@@ -50,6 +50,18 @@ def test_random_blocks_have_the_values_of_the_reference(name: str) -> None:
     assert same_bits(weight.dequantised(), quants.dequantize(rows, Kind[name]))
 
 
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_block_alone_at_an_odd_place_has_the_values_of_the_reference(name: str) -> None:
+    """A matrix of one block is contiguous, wherever its bytes begin."""
+    kind = TYPES[name]
+    block = np.ascontiguousarray(random_rows(kind)[:1, : kind.bytes])
+    data = torch.zeros(kind.bytes + 1, dtype=torch.uint8)
+    data[1:] = torch.from_numpy(block[0])
+    weight = grouped(kind, data[1:].view(1, -1))
+    assert weight is not None and weight.shape == (1, kind.block)
+    assert same_bits(weight.dequantised(), quants.dequantize(block, Kind[name]))
+
+
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4", "TQ2_0"])
 def test_quantised_weights_have_the_values_of_the_reference(name: str) -> None:
     weight = np.random.default_rng(1).normal(size=(ROWS, COLUMNS)).astype(np.float32)

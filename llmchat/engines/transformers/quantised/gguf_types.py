@@ -186,30 +186,40 @@ def _spread(packed: Tensor, run: int, shifts: tuple[int, ...], mask: int) -> Ten
     """Codes [out, in] from bytes [out, blocks, bytes]: of each `run` of bytes first the bits at the
     first shift, then those at the next one.
     """
-    runs = packed.unflatten(-1, (-1, run))
-    out = torch.empty((*runs.shape[:-1], len(shifts), run), dtype=torch.uint8)
-    for index, shift in enumerate(shifts):
-        part = out[..., index, :]
-        torch.bitwise_right_shift(runs, shift, out=part)
-        part &= mask
-    return out.flatten(1)
+    # Eight bytes at a time. Bits that a shift brings from the next byte are not in the mask.
+    words = _copied(packed).view(torch.int64).unflatten(-1, (-1, run // 8))
+    eight = int.from_bytes(bytes([mask] * 8), "little", signed=True)
+    parts = [((words >> shift) if shift else words) & eight for shift in shifts]
+    return torch.stack(parts, -2).view(torch.uint8).flatten(1)
 
 
 def _fifth_bits(packed: Tensor) -> Tensor:
     """Bit i of 4 bytes belongs to code i of a block of 32, as its fifth bit."""
-    shifts = torch.arange(8, dtype=torch.uint8)
-    return (((packed[..., None] >> shifts) & 1) << 4).flatten(1)
+    return _FIFTH_BITS[packed.long()].view(torch.uint8).flatten(1)
+
+
+def _fifth_bits_of_bytes() -> Tensor:
+    """int64 [256]: for each byte, eight codes of which only the fifth bit is set."""
+    each = torch.arange(256, dtype=torch.uint8)[:, None]
+    codes = ((each >> torch.arange(8, dtype=torch.uint8)) & 1) << 4
+    return codes.view(torch.int64).flatten()
 
 
 def _half(blocks: Tensor, at: int) -> Tensor:
     """A number of 16 bits of each block: float16 [out, blocks]."""
-    return blocks[..., at : at + 2].contiguous().view(torch.float16)[..., 0]
+    return _copied(blocks[..., at : at + 2]).view(torch.float16)[..., 0]
+
+
+def _copied(data: Tensor) -> Tensor:
+    """Aligned for every type, as `contiguous` alone is not: a block alone is contiguous already."""
+    return data.clone(memory_format=torch.contiguous_format)
 
 
 def _table(values: tuple[int, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.int8)
 
 
+_FIFTH_BITS = _fifth_bits_of_bytes()
 _MAKERS: dict[str, Callable[[Tensor], GroupedWeight]] = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0,
     "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k,

@@ -185,7 +185,8 @@ def pack(weight: GroupedWeight, name: str = "a weight") -> PackedWeight:
         rows[:, at : at + size] = header[:, taken : taken + size]
         at, taken = at + size, taken + size
         size = count * kind.chunk_bytes
-        rows[:, at : at + size] = codes[:, chunk : chunk + count].flatten(1)
+        place = rows[:, at : at + size].unflatten(1, (count, -1))
+        place.copy_(codes[:, chunk : chunk + count])
         at, chunk = at + size, chunk + count
     return PackedWeight(found, data, (out, in_), weight.order)
 
@@ -344,7 +345,8 @@ def _packed_codes(codes: Tensor, bits: int) -> Tensor:
     )  # [row blocks, chunks, 8, rows], 4 codes each
     parts, shift = [], 0
     for width in _PARTS[bits]:
-        parts.append(_joined(vectors >> shift & _mask(width), width))
+        part = vectors if width == bits else vectors >> shift & _mask(width)
+        parts.append(_joined(part, width))
         shift += width
     joined = torch.cat(parts, 2).flatten(2)
     return joined.view(torch.uint8)
