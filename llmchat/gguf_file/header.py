@@ -5,7 +5,10 @@ clear line, and takes no more memory than its own size would explain. Format: gg
 """
 
 import mmap
+import os
 import struct
+import time
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ _NUMBERS = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT = 32
+_SETTLED_NS = 2_000_000_000
 HINT = "download the file again, or another one; LLMCHAT_TRACEBACK=1 shows where"
 
 
@@ -87,8 +91,21 @@ def read_header(source: Path | bytes, size: int | None = None, name: str = "") -
     """
     if isinstance(source, bytes):
         return _of_bytes(source, size, name or "the GGUF header")
-    with reading(source, IntegrityError, HINT), source.open("rb") as file:
-        if not (size := source.stat().st_size):
+    with reading(source, IntegrityError, HINT):
+        found = source.stat()
+        # A file that was written just now may change once more within the same tick of the clock.
+        is_settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
+        read = _of_file if is_settled else _of_file.__wrapped__
+        header = read(source, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+    # A copy, since a reader may complete the facts of its architecture.
+    return GgufHeader(dict(header.facts), dict(header.tensors), header.data_start)
+
+
+# A pull reads the header of its file five times. Only one is kept: a vocabulary takes some 20 MB.
+@lru_cache(maxsize=1)
+def _of_file(source: Path, _identity: tuple[int, ...]) -> GgufHeader:
+    with source.open("rb") as file:
+        if not (size := os.fstat(file.fileno()).st_size):
             raise ValueError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data, size, whole=True).header()

@@ -1,5 +1,6 @@
 """Headers of GGUF files: equal to the reference reader's, and refused in one line when hostile."""
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -12,7 +13,7 @@ from gguf.constants import GGML_QUANT_SIZES
 from support import fuzz_mutations
 
 from llmchat.errors import IntegrityError
-from llmchat.gguf_file import GGML_TYPES, GgufHeader, NeedsMore, TensorInfo, read_header
+from llmchat.gguf_file import GGML_TYPES, GgufHeader, NeedsMore, TensorInfo, header, read_header
 from llmchat.gguf_file.types import type_named
 
 
@@ -105,6 +106,29 @@ def test_a_recipe_is_known_by_what_takes_the_place_of_its_type(
     }
     facts = {} if number is None else {"general.file_type": number}
     assert GgufHeader(facts, infos, 0).kind == kind
+
+
+def test_a_header_is_kept_until_its_file_changes(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    content = tiny.read_bytes()
+    path.write_bytes(content)
+    now = path.stat().st_mtime_ns
+    long_ago = now - 60_000_000_000
+    os.utime(path, ns=(long_ago, long_ago))
+    first = read_header(path)
+    first.facts["llama.block_count"] = 3
+    first.tensors.clear()
+    hits = header._of_file.cache_info().hits
+    again = read_header(path)
+    assert header._of_file.cache_info().hits == hits + 1
+    assert again.facts["llama.block_count"] == 2 and again.tensors, "a reader has a copy"
+    other = content.replace("é".encode(), b"ee")
+    # Times and sizes of new files say nothing: two changes may be within one tick of the clock.
+    soon = now + 60_000_000_000
+    for token, time in (("ee", soon), ("é", soon), ("ee", long_ago - 1)):
+        path.write_bytes(other if token == "ee" else content)
+        os.utime(path, ns=(time, time))
+        assert read_header(path).facts["tokenizer.ggml.tokens"][1] == token
 
 
 @pytest.mark.parametrize("given", [None, 2**40])

@@ -25,7 +25,7 @@ def pack_by_parts(
     if kind is None:
         return None
     head, block = packed_bytes(kind, (0, in_)), packed_bytes(kind, (ROWS, in_))
-    data = torch.zeros(packed_bytes(kind, (out, in_)), dtype=torch.uint8)
+    data = torch.empty(packed_bytes(kind, (out, in_)), dtype=torch.uint8)
     # A thread has its own mode, and tensors of inference can only be written in that mode.
     infers = torch.is_inference_mode_enabled()
 
