@@ -167,17 +167,32 @@ def _row_bytes(kind: Kind, in_: int) -> int:
 
 def pack(weight: GroupedWeight, name: str = "a weight") -> PackedWeight:
     """Raises IntegrityError for a scale that is not finite, and ValueError without a kind."""
-    for numbers in (weight.scale, weight.minimum):
-        if numbers is not None and not torch.isfinite(numbers).all():
-            raise IntegrityError(f"{name} has a scale that is infinite or not a number")
     found = kind_of(weight)
     if found is None:
         raise ValueError(f"{name} has no layout, see kind_of")
-    kind, (out, in_) = kind_named(found), weight.shape
-    table = _table(weight) if kind.table else torch.empty(0, dtype=torch.uint8)
-    data = torch.zeros(packed_bytes(found, (out, in_)), dtype=torch.uint8)
-    data[: len(table)] = table
-    rows = data[len(table) :].view(_ceil(out, ROWS), -1)
+    data = torch.empty(packed_bytes(found, weight.shape), dtype=torch.uint8)
+    pack_into(data[put_table(weight, data) :], weight, kind_named(found), name)
+    return PackedWeight(found, data, weight.shape, weight.order)
+
+
+def put_table(weight: GroupedWeight, data: Tensor) -> int:
+    """Write the table of a weight, if it has one, to where its data begin; returns its bytes."""
+    if weight.table is None:
+        return 0
+    data[:LINE] = pad(weight.table.view(torch.uint8), (0, LINE - ROWS))
+    return LINE
+
+
+def pack_into(data: Tensor, weight: GroupedWeight, kind: Kind, name: str) -> None:
+    """Write a weight of a kind to data, all of uint8 [bytes]: without its table.
+
+    Raises IntegrityError for a scale that is not finite.
+    """
+    for numbers in (weight.scale, weight.minimum):
+        if numbers is not None and not torch.isfinite(numbers).all():
+            raise IntegrityError(f"{name} has a scale that is infinite or not a number")
+    out, in_ = weight.shape
+    rows = data.view(_ceil(out, ROWS), -1)
     codes, header = _packed_codes(weight.codes, weight.bits), _header(weight, kind)
     at = taken = chunk = 0
     for piece in range(_ceil(in_, PIECE)):
@@ -185,10 +200,8 @@ def pack(weight: GroupedWeight, name: str = "a weight") -> PackedWeight:
         rows[:, at : at + size] = header[:, taken : taken + size]
         at, taken = at + size, taken + size
         size = count * kind.chunk_bytes
-        place = rows[:, at : at + size].unflatten(1, (count, -1))
-        place.copy_(codes[:, chunk : chunk + count])
+        rows[:, at : at + size].unflatten(1, (count, -1)).copy_(codes[:, chunk : chunk + count])
         at, chunk = at + size, chunk + count
-    return PackedWeight(found, data, (out, in_), weight.order)
 
 
 def unpacked(packed: PackedWeight) -> GroupedWeight:
@@ -211,11 +224,6 @@ def unpacked(packed: PackedWeight) -> GroupedWeight:
         kind.group if kind.scales or kind.minimum == "minima" else kind.block, kind.block,
         zero=kind.zero, table=table, order=packed.order, **fields,
     )  # fmt: skip
-
-
-def _table(weight: GroupedWeight) -> Tensor:
-    assert weight.table is not None
-    return pad(weight.table.view(torch.uint8), (0, LINE - ROWS))
 
 
 # ---- scales
@@ -338,26 +346,26 @@ def _header_bytes(kind: Kind, in_: int, piece: int) -> int:
 def _packed_codes(codes: Tensor, bits: int) -> Tensor:
     """uint8 [out, in] → [row blocks, chunks, bytes]."""
     out, in_ = codes.shape
-    padded = pad(codes, (0, -in_ % CHUNK, 0, -out % ROWS)).contiguous()
+    missing = (0, -in_ % CHUNK, 0, -out % ROWS)
+    padded = (pad(codes, missing) if any(missing) else codes).contiguous()
     fours = padded.view(torch.int32).view(-1, ROWS, padded.shape[1] // 4).transpose(1, 2)
-    vectors = fours.contiguous().unflatten(
-        1, (-1, 8)
-    )  # [row blocks, chunks, 8, rows], 4 codes each
+    # [row blocks, chunks, 8, rows], 4 codes each
+    vectors = fours.contiguous().unflatten(1, (-1, 8))
     parts, shift = [], 0
     for width in _PARTS[bits]:
         part = vectors if width == bits else vectors >> shift & _mask(width)
         parts.append(_joined(part, width))
         shift += width
-    joined = torch.cat(parts, 2).flatten(2)
-    return joined.view(torch.uint8)
+    joined = torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+    return joined.flatten(2).view(torch.uint8)
 
 
 def _joined(vectors: Tensor, width: int) -> Tensor:
     """Codes of `width` bits, 8 / width of them in a byte."""
-    several = vectors.unflatten(2, (-1, 8 // width))
-    joined = several[:, :, :, 0].clone()
-    for index in range(1, 8 // width):
-        joined |= several[:, :, :, index] << index * width
+    *others, joined = vectors.unflatten(2, (-1, 8 // width)).unbind(3)
+    for one in reversed(others):
+        joined = joined << width
+        joined |= one
     return joined
 
 

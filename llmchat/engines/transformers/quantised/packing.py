@@ -5,7 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from llmchat.engines.transformers.quantised.packed import ROWS, kind_of, pack, packed_bytes
+from llmchat.engines.transformers.quantised.packed import (
+    ROWS,
+    kind_named,
+    kind_of,
+    pack,
+    pack_into,
+    packed_bytes,
+    put_table,
+)
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 
 # Weights of a part: of 2^18 to 2^22, this was the fastest.
@@ -24,8 +32,9 @@ def pack_by_parts(
     kind = kind_of(first)
     if kind is None:
         return None
-    head, block = packed_bytes(kind, (0, in_)), packed_bytes(kind, (ROWS, in_))
+    bytes_of_rows = packed_bytes(kind, (ROWS, in_)) - packed_bytes(kind, (0, in_))
     data = torch.empty(packed_bytes(kind, (out, in_)), dtype=torch.uint8)
+    body = data[put_table(first, data) :].view(-1, bytes_of_rows)
     # A thread has its own mode, and tensors of inference can only be written in that mode.
     infers = torch.is_inference_mode_enabled()
 
@@ -34,11 +43,8 @@ def pack_by_parts(
             weight = grouped(slice(start, start + step))
             if kind_of(weight) != kind:
                 return False
-            part = pack(weight, name).data
-            at = head + start // ROWS * (block - head)
-            data[at : at + len(part) - head] = part[head:]
-            if start == 0:
-                data[:head] = part[:head]
+            part = body[start // ROWS : (start + step) // ROWS]
+            pack_into(part.view(-1), weight, kind_named(kind), name)
             return True
 
     step = max(ROWS, _PART // in_ // ROWS * ROWS)
