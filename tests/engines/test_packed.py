@@ -8,6 +8,7 @@ import torch
 from support.grouped_weights import FORMATS, grouped
 from torch import Tensor
 
+from llmchat.engines.transformers.quantised import packing
 from llmchat.engines.transformers.quantised.packed import (
     kind_named,
     kind_of,
@@ -15,6 +16,7 @@ from llmchat.engines.transformers.quantised.packed import (
     packed_bytes,
     unpacked,
 )
+from llmchat.engines.transformers.quantised.packing import pack_by_parts
 from llmchat.engines.transformers.quantised.types import GroupedWeight
 from llmchat.errors import IntegrityError
 
@@ -34,6 +36,25 @@ def test_packed_weight_unpacks_to_the_same(name: str, shape: tuple[int, int]) ->
         before, after = getattr(weight, field.name), getattr(found, field.name)
         if isinstance(before, Tensor):
             assert torch.equal(before, after), field.name
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (200, 320)])
+@pytest.mark.parametrize("name", FORMATS)
+def test_parts_have_the_bytes_of_the_whole(
+    name: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_PART", 48 * 320)
+    torch.manual_seed(1)
+    whole = FORMATS[name][0](shape)
+
+    def rows_of(part: slice) -> GroupedWeight:
+        names = ("codes", "scale", "minimum", "zeros", "scales", "minima")
+        found = {name: getattr(whole, name) for name in names}
+        return replace(whole, **{name: one[part] for name, one in found.items() if one is not None})
+
+    expected, packed = pack(whole), pack_by_parts(rows_of, shape, name)
+    assert packed is not None and (packed.kind, packed.shape) == (expected.kind, shape)
+    assert torch.equal(packed.data, expected.data)
 
 
 @pytest.mark.parametrize("name", FORMATS)
