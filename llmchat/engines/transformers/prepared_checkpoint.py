@@ -16,6 +16,7 @@ tensors transformers assembles in memory (fused experts) are not prepared either
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,16 @@ class Preparation:
 
     def _write_packed(self, folder: Path, advance: Callable[[int], None]) -> None:
         writer = PackedWriter(folder)
-        for name in self._packed:
-            advance(writer.put(name, self._in_layout(name)))
+        # A weight is written to the disk while the next one is brought into its layout.
+        with ThreadPoolExecutor(1) as disk:
+            written: Future[int] | None = None
+            for name in self._packed:
+                packed = self._in_layout(name)
+                if written is not None:
+                    advance(written.result())
+                written = disk.submit(writer.put, name, packed)
+            if written is not None:
+                advance(written.result())
         writer.close()
 
     def _in_layout(self, name: str) -> PackedWeight:
