@@ -16,8 +16,8 @@ from llmchat.engines.transformers.quantised.packed import (
 )
 from llmchat.engines.transformers.quantised.types import GroupedWeight, PackedWeight
 
-# Weights of a part: of 2^18 to 2^22, this was the fastest.
-_PART = 1 << 20
+# Weights of a part: of 2^18 to 2^23, this was the fastest.
+_PART = 1 << 21
 
 
 def pack_by_parts(
