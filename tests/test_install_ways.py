@@ -74,11 +74,10 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources, without what was built in the tree."""
-    folder = tmp_path / "checkout"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("checkout")
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
@@ -86,7 +85,13 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def fresh_user(tmp_path: Path, tools: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests: pipx installs with uv too, and the wheel is built once."""
+    return tmp_path_factory.mktemp("uv-cache")
+
+
+def fresh_user(tmp_path: Path, tools: Path, uv_cache: Path) -> dict[str, str]:
     """The environment of a user with an empty home, who has no C compiler."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -107,6 +112,7 @@ def fresh_user(tmp_path: Path, tools: Path) -> dict[str, str]:
         "TERM": "dumb",
         "PIP_CONSTRAINT": tested,
         "UV_CONSTRAINT": tested,
+        "UV_CACHE_DIR": str(uv_cache),
         "UV_FIND_LINKS": TORCH_FOLDER,
         "UV_PYTHON": sys.executable,
     }
@@ -132,9 +138,11 @@ def run(line: str, folder: Path, env: Mapping[str, str], timeout: float = 1200) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_three_minutes_of_the_readme_with_uv(tools: Path, checkout: Path, tmp_path: Path) -> None:
+def test_three_minutes_of_the_readme_with_uv(
+    tools: Path, checkout: Path, uv_cache: Path, tmp_path: Path
+) -> None:
     commands, program = three_minutes()
-    env = fresh_user(tmp_path, tools)
+    env = fresh_user(tmp_path, tools, uv_cache)
     if not TORCH_FOLDER and not answers("download.pytorch.org"):
         pytest.skip("the index of torch's CPU builds cannot be reached")
     if TORCH_FOLDER:
@@ -155,10 +163,10 @@ def test_three_minutes_of_the_readme_with_uv(tools: Path, checkout: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_pipx_install_answers_without_a_compiler(
-    tools: Path, checkout: Path, tmp_path: Path
+    tools: Path, checkout: Path, uv_cache: Path, tmp_path: Path
 ) -> None:
     assert "`pipx install .`" in README and PIPX_PYTHON in INSTALL
-    env = fresh_user(tmp_path, tools) | {"PIPX_DEFAULT_PYTHON": sys.executable}
+    env = fresh_user(tmp_path, tools, uv_cache) | {"PIPX_DEFAULT_PYTHON": sys.executable}
     run("pipx install .", checkout, env)
     run("llmchat pull --quiet smollm2", checkout, env)
     answer = run("llmchat --quiet --temperature 0 'What is the capital of France?'", tmp_path, env)
