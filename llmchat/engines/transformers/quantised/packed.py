@@ -184,10 +184,7 @@ def put_table(weight: GroupedWeight, data: Tensor) -> int:
 
 
 def pack_into(data: Tensor, weight: GroupedWeight, kind: Kind, name: str) -> None:
-    """Write a weight of a kind to data, all of uint8 [bytes]: without its table.
-
-    Raises IntegrityError for a scale that is not finite.
-    """
+    """Write a weight, but for its table, to all of data, uint8 [bytes]. Raises as `pack` does."""
     for numbers in (weight.scale, weight.minimum):
         if numbers is not None and not torch.isfinite(numbers).all():
             raise IntegrityError(f"{name} has a scale that is infinite or not a number")
