@@ -6,7 +6,7 @@ MODEL  ?= smollm2
 # Set-up writes to stderr, so that `echo question | make -s chat` prints the answer alone on stdout.
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help chat test test-slow coverage check format reference docs wheel release install clean
+.PHONY: help chat test test-slow test-long coverage check format reference docs wheel release install clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -24,7 +24,10 @@ test: $(VENV)/installed-dev ## Run the fast tests; ARGS='-k word' picks some
 # In the order of the folders. By default, pytest-xdist starts the files with the fewest tests last,
 # and some of these take the longest.
 test-slow: $(VENV)/installed-dev ## Run the slow tests: real models, real training, kills, sanitizers
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not long" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-long: $(VENV)/installed-dev ## Run the tests that take minutes each, of the same kinds
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile $(ARGS)
 
 coverage: $(VENV)/installed-dev ## Run the fast tests and print the lines that none of them reaches
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)

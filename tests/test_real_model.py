@@ -87,6 +87,7 @@ def test_with_an_adapter_every_token_is_that_of_transformers_and_peft(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_int8_costs_at_most_one_percent_of_perplexity(model: Model) -> None:
     """In the compiled step, as users run it, against fp32. torch's products of bf16 take over ten

@@ -51,7 +51,7 @@ def run_checked(*arguments: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     "name",
     [
-        "test_checkpoint_shapes.py",
+        pytest.param("test_checkpoint_shapes.py", marks=pytest.mark.long),
         "test_compiled.py",
         "test_compiled_sampling.py",
         "test_grouped_models.py",

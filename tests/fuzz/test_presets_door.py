@@ -113,6 +113,7 @@ def test_mutated_presets_break_no_other_command(door: Door) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_many_mutated_presets_break_no_other_command(door: Door) -> None:
     knock_presets(door, 40, 2)

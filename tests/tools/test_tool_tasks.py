@@ -143,6 +143,7 @@ def test_only_tasks_that_need_a_tool_are_asked_to_make_a_call() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_real_model_makes_calls_that_all_parse(tmp_path: Path) -> None:
     """The floor is below what was measured: a tool, a prompt or a grammar that became worse shows.
