@@ -26,7 +26,7 @@ test: $(VENV)/installed-dev ## Run the fast tests; ARGS='-k word' picks some
 test-slow: $(VENV)/installed-dev ## Run the slow tests: real models, real training, kills, sanitizers
 	$(BIN)/python -m pytest -m "slow and not long" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-long: $(VENV)/installed-dev ## Run the tests that take minutes each, of the same kinds
+test-long: $(VENV)/installed-dev ## Run the four tests that take minutes each; CI leaves them out
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile $(ARGS)
 
 coverage: $(VENV)/installed-dev ## Run the fast tests and print the lines that none of them reaches

@@ -222,7 +222,7 @@ class _Reader:
         return self._take(int.from_bytes(self._take(8), "little")).decode("utf-8", "replace")
 
     def _strings(self, count: int) -> list[str]:
-        """A vocabulary with its merges has some 300,000: a loop of its own."""
+        """Read strings without a call for each: a vocabulary and its merges have some 300,000."""
         data, at, size = self._data, self._at, len(self._data)
         length_at = struct.Struct("<Q").unpack_from
         found: list[str] = []
